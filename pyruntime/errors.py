@@ -1,0 +1,108 @@
+"""Everything a user can be shown, as one exception tree.
+
+RuntimeFailure                 base: message, field, value, hint
+├── UsageError                 the call's words are wrong (flags, argument counts, ids)
+├── SpecError                  config.json breaks a rule; `violations` holds all that were found
+├── NotFoundError              no container of that id
+├── ExistsError                the id is taken
+├── StateError                 the container is in the wrong state for the verb
+├── HostError                  the kernel or the host refused; `errno` says with what
+│   └── InitError              container-init reported (step, errno)
+├── HookError                  a hook failed or ran past its time
+└── ProgramError               the container's program cannot be run (missing, not executable, bad format)
+
+`str(error)` is line 1, in the peers' shape (callers match its text). `field` is a JSON pointer into
+config.json, `value` what stood there, `hint` what to do; the command line prints them on lines of
+their own (`details()`). A hint holds no text that callers match unless line 1 holds it too.
+"""
+
+from __future__ import annotations
+
+
+class RuntimeFailure(Exception):
+    """Base of everything a user can see. `field` is a JSON pointer into config.json, or ""."""
+
+    def __init__(self, message: str, *, field: str = "", value: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.value = value
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
+
+    def details(self) -> list[str]:
+        """The lines below line 1: field, value, hint, each only when known."""
+        pairs = (("field", self.field), ("value", self.value), ("hint", self.hint))
+        return [f"  {name}: {text}" for name, text in pairs if text]
+
+    def within(self, context: str) -> RuntimeFailure:
+        """The same error with `context: ` before its message; returns itself, so that it can be raised."""
+        self.message = f"{context}: {self.message}"
+        self.args = (self.message,)
+        return self
+
+
+class UsageError(RuntimeFailure):
+    """A flag, argument or id that no call may have."""
+
+
+class Violation(tuple[str, str, str, str]):
+    """One broken rule: (pointer, message, value, hint), in that order; see the properties."""
+
+    __slots__ = ()
+
+    def __new__(cls, field: str, message: str, value: str = "", hint: str = "") -> Violation:
+        return tuple.__new__(cls, (field, message, value, hint))
+
+    field = property(lambda self: self[0])
+    message = property(lambda self: self[1])
+    value = property(lambda self: self[2])
+    hint = property(lambda self: self[3])
+
+
+class SpecError(RuntimeFailure):
+    """config.json breaks a rule. Line 1 is the first violation in the peers' order (contract 4.13)."""
+
+    def __init__(self, message: str, *, field: str = "", value: str = "", hint: str = "",
+                 violations: tuple[Violation, ...] = ()) -> None:
+        super().__init__(message, field=field, value=value, hint=hint)
+        self.violations = violations or (Violation(field, message, value, hint),)
+
+
+class NotFoundError(RuntimeFailure):
+    """No container of that id."""
+
+
+class ExistsError(RuntimeFailure):
+    """The id is taken."""
+
+
+class StateError(RuntimeFailure):
+    """The verb is not allowed in the state the container is in."""
+
+
+class HostError(RuntimeFailure):
+    """The kernel or the host refused. `errno` is its answer, 0 when there is none."""
+
+    def __init__(self, message: str, *, errno: int = 0, field: str = "", value: str = "", hint: str = "") -> None:
+        super().__init__(message, field=field, value=value, hint=hint)
+        self.errno = errno
+
+
+class InitError(HostError):
+    """container-init failed at a step of the plan; `step` is its number as `explain` prints it."""
+
+    def __init__(self, message: str, *, errno: int = 0, step: int = -1, field: str = "", value: str = "",
+                 hint: str = "") -> None:
+        super().__init__(message, errno=errno, field=field, value=value, hint=hint)
+        self.step = step
+
+
+class HookError(RuntimeFailure):
+    """A hook failed; the message carries its name, number, status and output."""
+
+
+class ProgramError(HostError):
+    """The container's program cannot be executed."""

@@ -1,0 +1,99 @@
+"""Step, Plan and Options: the data that planning makes and lifecycle carries out."""
+
+from __future__ import annotations
+
+from pyruntime.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Union
+
+    Arg = Union[int, str, bytes, tuple[str, ...], "Deferred"]
+
+
+class Deferred(Record):
+    """A blob that lifecycle makes from rules just before encoding (the BPF of seccomp); `kind` says which."""
+
+    kind: str
+
+
+class Step(Record):
+    """One step of the init lane. `args` follow opcodes.OPS[op]; str arguments are text, encoded with surrogateescape.
+
+    `tolerate`: errnos that count as success, at most four. `alternatives`: steps that run instead, each with its
+    `on_errno`; with `retry` the main step runs once more after it.
+    """
+
+    op: str
+    args: tuple[Arg, ...]
+    origin: str = ""
+    tolerate: tuple[int, ...] = ()
+    alternatives: tuple[Step, ...] = ()
+    on_errno: int = 0
+    retry: bool = False
+
+    lane = "init"
+
+
+class HostStep(Record):
+    """One step of the host lane; lifecycle/host_steps.py has a function per `op`. `args` by op, see HOST_OPS."""
+
+    op: str
+    args: tuple[Arg, ...]
+    origin: str = ""
+
+    lane = "host"
+
+
+# Host steps and their arguments, in the words that `explain` prints.
+HOST_OPS: dict[str, tuple[str, ...]] = {
+    "cg_make": ("path",),  # a cgroup directory, absolute; parents too (mode 0755); created ones are ours to remove
+    "cg_write": ("file", "data"),  # absolute file below a cgroup mount
+    "cg_join": ("path",),  # pid of stage 0 into PATH/cgroup.procs
+    "open_tree": ("path", "slot", "recursive", "propagation", "follow"),  # detached clone of a host path
+    "open_root": ("path", "slot", "recursive"),  # the rootfs, detached clone
+    "open_ns": ("path", "nstype", "slot"),
+    "open_device": ("path", "mode", "dev", "slot"),  # a host device node, checked, as a detached bind
+    "keep_fd": ("number", "slot"),  # a descriptor of the caller (preserve-fds, LISTEN_FDS)
+    "connect": ("kind", "slot"),  # the console socket
+    "fifos": ("fifo_slot", "err_slot"),  # exec.fifo and exec.err of the state directory
+    "spawn": (),  # container-init, stage 0
+    "id_map": ("kind", "lines"),  # kind uid or gid; lines: ((container_id, host_id, size), ...)
+    "set_groups": ("allow",),  # /proc/PID/setgroups deny
+    "record_pid": (),  # the pid of init into `identity`
+    "hooks": ("kind",),  # prestart, createRuntime
+    "rlimit": ("type", "soft", "hard"),
+    "save_state": (),
+    "release": ("barrier",),  # wait for the barrier, then let init go on
+}
+
+
+class Options(Record):
+    """What the command line adds to a bundle; the same record for create, run and restore."""
+
+    id: str = ""
+    no_pivot: bool = False
+    no_new_keyring: bool = False
+    preserve_fds: int = 0
+    listen_fds: int = 0
+    console: bool = False  # a console socket, or our own pty in the foreground, receives the master
+    notify_dir: str = ""  # host directory of notify.sock, bind-mounted at /run/notify
+    hook_state_prefix: str = ""  # state JSON of container-side hooks up to the pid
+    hook_state_suffix: str = ""
+    start_state_prefix: str = ""  # the same with status "created", for startContainer
+    rootless_cgroups: bool = False
+    cgroup_manager: str = "cgroupfs"  # cgroupfs, systemd, disabled
+    keyring_token: str = ""
+
+
+class Plan(Record):
+    """Both lanes in execution order. `slots` is how many descriptors container-init keeps."""
+
+    steps: tuple[Step | HostStep, ...]
+    slots: int
+    fd_base: int = 3
+    warnings: tuple[tuple[str, str], ...] = ()  # (pointer, text)
+
+    def init_steps(self) -> tuple[Step, ...]:
+        """The init lane, in order."""
+        return tuple(step for step in self.steps if step.lane == "init")  # type: ignore[misc]
