@@ -1,0 +1,282 @@
+/* The system calls that the host side needs and Python lacks, for cffi. One call each, -errno on failure;
+   no policy, no allocation, no words. See pyruntime/native/kernel.py for what they mean. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x0010U
+#endif
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+#ifndef CLONE_PIDFD
+#define CLONE_PIDFD 0x00001000
+#endif
+#define NR_OPEN_TREE 428
+#define NR_MOVE_MOUNT 429
+#define NR_CLOSE_RANGE 436
+#define NR_PIDFD_GETFD 438
+#define NR_MOUNT_SETATTR 442
+#define CLOSE_RANGE_CLOEXEC_FLAG 4U
+#define MAX_FDS 250
+
+struct spawn {
+    int exec_fd, sock_fd;
+    int stdio[3];
+    const char *argv[3];
+    int error;
+};
+
+/* Runs in the parent's memory until execveat (CLONE_VM | CLONE_VFORK), with all signals blocked. */
+static int spawn_child(void *arg)
+{
+    static char *const no_env[] = {NULL};
+    struct spawn *s = arg;
+    int high[5] = {s->stdio[0], s->stdio[1], s->stdio[2], s->sock_fd, s->exec_fd};
+
+    for (int i = 0; i < 5; i++) /* first out of the way of 0-3, so that no dup2 overwrites another's source */
+        if ((high[i] = fcntl(high[i], F_DUPFD_CLOEXEC, 10)) < 0)
+            goto fail;
+    for (int i = 0; i < 4; i++)
+        if (dup2(high[i], i) < 0)
+            goto fail;
+    if (syscall(NR_CLOSE_RANGE, 4U, ~0U, CLOSE_RANGE_CLOEXEC_FLAG) < 0)
+        goto fail;
+    syscall(SYS_execveat, high[4], "", s->argv, no_env, AT_EMPTY_PATH);
+fail:
+    s->error = errno;
+    _exit(127);
+}
+
+int pr_spawn(int exec_fd, int sock_fd, const int *stdio, const char *argv0, const char *argv1, int *pidfd)
+{
+    char stack[32768] __attribute__((aligned(16)));
+    struct spawn s = {exec_fd, sock_fd, {stdio[0], stdio[1], stdio[2]}, {argv0, argv1, NULL}, 0};
+    sigset_t all, old;
+    int pid, saved;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    pid = clone(spawn_child, stack + sizeof stack, CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &s, pidfd);
+    saved = errno;
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (pid < 0)
+        return -saved;
+    if (s.error) { /* the child has exited with 127: reap it here, the caller never saw it */
+        siginfo_t info;
+        while (waitid(P_PID, (id_t)pid, &info, WEXITED) < 0 && errno == EINTR)
+            ;
+        close(*pidfd);
+        return -s.error;
+    }
+    return pid;
+}
+
+int pr_sealed_memfd(const char *name, const char *data, size_t size, int executable)
+{
+    unsigned int kind = executable ? MFD_EXEC : MFD_NOEXEC_SEAL;
+    int fd = (int)syscall(SYS_memfd_create, name, MFD_CLOEXEC | MFD_ALLOW_SEALING | kind);
+    int saved;
+
+    if (fd < 0 && errno == EINVAL) /* before Linux 6.3 */
+        fd = (int)syscall(SYS_memfd_create, name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -errno;
+    for (size_t done = 0; done < size;) {
+        ssize_t n = write(fd, data + done, size - done);
+        if (n < 0 && errno != EINTR)
+            goto fail;
+        done += n > 0 ? (size_t)n : 0;
+    }
+    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
+        goto fail;
+    return fd;
+fail:
+    saved = errno;
+    close(fd);
+    return -saved;
+}
+
+int pr_socketpair(int *fds)
+{
+    return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0 ? -errno : 0;
+}
+
+int pr_send(int sock, const char *data, size_t size, const int *fds, int count)
+{
+    union {
+        char bytes[CMSG_SPACE(MAX_FDS * sizeof(int))];
+        struct cmsghdr align;
+    } control;
+    struct iovec iov = {(void *)(uintptr_t)data, size};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+    ssize_t n;
+
+    if (count > MAX_FDS)
+        return -E2BIG;
+    if (count > 0) {
+        struct cmsghdr *head = &control.align;
+        memset(&control, 0, sizeof control);
+        msg.msg_control = control.bytes;
+        msg.msg_controllen = CMSG_SPACE((size_t)count * sizeof(int));
+        head->cmsg_level = SOL_SOCKET;
+        head->cmsg_type = SCM_RIGHTS;
+        head->cmsg_len = CMSG_LEN((size_t)count * sizeof(int));
+        memcpy(CMSG_DATA(head), fds, (size_t)count * sizeof(int));
+    }
+    do
+        n = sendmsg(sock, &msg, MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : (int)n;
+}
+
+static void take_fds(struct msghdr *msg, int *fds, int max_fds, int *count)
+{
+    for (struct cmsghdr *head = CMSG_FIRSTHDR(msg); head; head = CMSG_NXTHDR(msg, head)) {
+        if (head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_RIGHTS)
+            continue;
+        int n = (int)((head->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+        for (int i = 0; i < n; i++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(head) + (size_t)i * sizeof fd, sizeof fd);
+            if (*count < max_fds)
+                fds[(*count)++] = fd;
+            else
+                close(fd);
+        }
+    }
+}
+
+/* One message, or 0 at EOF. With pidfd >= 0 the death of that process counts as EOF once nothing is left to read. */
+int pr_recv(int sock, char *buffer, size_t size, int *fds, int max_fds, int *count, int timeout_ms, int pidfd)
+{
+    union {
+        char bytes[CMSG_SPACE(MAX_FDS * sizeof(int))];
+        struct cmsghdr align;
+    } control;
+    struct iovec iov = {buffer, size};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes,
+                         .msg_controllen = sizeof control.bytes};
+    ssize_t n;
+
+    *count = 0;
+    if (timeout_ms >= 0 || pidfd >= 0) {
+        struct pollfd polled[2] = {{sock, POLLIN, 0}, {pidfd, POLLIN, 0}};
+        int ready = poll(polled, 2, timeout_ms);
+        if (ready < 0)
+            return -errno; /* EINTR too: Python runs its signal handlers and calls again */
+        if (ready == 0)
+            return -ETIMEDOUT;
+    }
+    n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC | (pidfd >= 0 ? MSG_DONTWAIT : 0));
+    if (n < 0 && errno == EAGAIN && pidfd >= 0)
+        return 0;
+    if (n < 0)
+        return errno == ECONNRESET ? 0 : -errno;
+    take_fds(&msg, fds, max_fds, count);
+    return (int)n;
+}
+
+/* A connected stream socket. A path over 107 bytes is reached through a descriptor of its folder. */
+int pr_connect_unix(const char *path)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    const char *name = path;
+    int sock, saved, dir = -1;
+
+    if (strlen(path) >= sizeof addr.sun_path) {
+        dir = open(path, O_PATH | O_CLOEXEC);
+        if (dir < 0)
+            return -errno;
+        snprintf(addr.sun_path, sizeof addr.sun_path, "/proc/self/fd/%d", dir);
+    } else {
+        memcpy(addr.sun_path, name, strlen(name) + 1);
+    }
+    sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (sock >= 0 && connect(sock, (struct sockaddr *)&addr, sizeof addr) < 0) {
+        saved = errno;
+        close(sock);
+        errno = saved;
+        sock = -1;
+    }
+    saved = errno;
+    if (dir >= 0)
+        close(dir);
+    return sock < 0 ? -saved : sock;
+}
+
+int pr_open_tree(int dirfd, const char *path, unsigned int flags)
+{
+    int fd = (int)syscall(NR_OPEN_TREE, dirfd, path, flags);
+    return fd < 0 ? -errno : fd;
+}
+
+int pr_move_mount(int from, int to)
+{
+    return syscall(NR_MOVE_MOUNT, from, "", to, "", 0x04 | 0x40) < 0 ? -errno : 0; /* F_EMPTY_PATH | T_EMPTY_PATH */
+}
+
+int pr_mount_setattr(int fd, const char *path, unsigned int flags, uint64_t set, uint64_t clr, uint64_t propagation,
+                     int userns_fd)
+{
+    uint64_t attr[4] = {set, clr, propagation, userns_fd < 0 ? 0 : (uint64_t)userns_fd};
+    return syscall(NR_MOUNT_SETATTR, fd, path, flags, attr, sizeof attr) < 0 ? -errno : 0;
+}
+
+/* mount(2) on a detached tree, for kernels without mount_setattr (before 5.12). */
+int pr_mount_propagation(int fd, uint64_t flags)
+{
+    char path[32];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    return mount(NULL, path, NULL, (unsigned long)flags, NULL) < 0 ? -errno : 0;
+}
+
+int pr_prlimit(int pid, int resource, uint64_t soft, uint64_t hard)
+{
+    struct rlimit64 limit = {soft, hard};
+    return prlimit64(pid, (enum __rlimit_resource)resource, &limit, NULL) < 0 ? -errno : 0;
+}
+
+int pr_getrlimit(int pid, int resource, uint64_t *limits)
+{
+    struct rlimit64 limit;
+    if (prlimit64(pid, (enum __rlimit_resource)resource, NULL, &limit) < 0)
+        return -errno;
+    limits[0] = limit.rlim_cur;
+    limits[1] = limit.rlim_max;
+    return 0;
+}
+
+int64_t pr_fs_type(int fd)
+{
+    struct statfs fs;
+    return fstatfs(fd, &fs) < 0 ? -errno : (int64_t)(uint32_t)fs.f_type;
+}
+
+int pr_umount(const char *path, int flags)
+{
+    return umount2(path, flags) < 0 ? -errno : 0;
+}
+
+int pr_pidfd_getfd(int pidfd, int fd)
+{
+    int got = (int)syscall(NR_PIDFD_GETFD, pidfd, fd, 0);
+    return got < 0 ? -errno : got;
+}

@@ -1,0 +1,131 @@
+"""System calls that Python lacks, each raising OSError with the call's name (and path) as its text.
+
+Flags are the kernel's numbers (open_tree(2), mount_setattr(2), prlimit(2), memfd_create(2)). Descriptors that come
+back are the caller's to close and are O_CLOEXEC. Paths may be str (surrogateescape) or bytes.
+"""
+
+from __future__ import annotations
+
+from posix import strerror
+
+from pyruntime.native._ext import ffi, lib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+AT_SYMLINK_NOFOLLOW = 0x100
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = 0o2000000
+RLIM_INFINITY = (1 << 64) - 1
+PROC_SUPER_MAGIC = 0x9FA0
+
+
+def _check(result: int, call: str, path: str | bytes = "") -> int:
+    """`result`, or OSError(errno) whose text names the call and the path."""
+    if result >= 0:
+        return result
+    where = path.decode("utf-8", "replace") if isinstance(path, bytes) else path
+    raise OSError(-result, f"{call} {where}: {strerror(-result)}" if where else f"{call}: {strerror(-result)}")
+
+
+def _bytes(path: str | bytes) -> bytes:
+    return path if isinstance(path, bytes) else path.encode("utf-8", "surrogateescape")
+
+
+def spawn(exec_fd: int, sock_fd: int, stdio: Sequence[int], argv: tuple[str, str]) -> tuple[int, int]:
+    """(pid, pidfd) of the program in `exec_fd`, started with stdio as 0-2, `sock_fd` as 3 and an empty environment.
+
+    No other descriptor reaches it. The child is made with CLONE_VM|CLONE_VFORK and execveat(2).
+    """
+    pidfd = ffi.new("int *")
+    names = [ffi.new("char[]", _bytes(word)) for word in argv]
+    pid = _check(lib.pr_spawn(exec_fd, sock_fd, ffi.new("int[3]", list(stdio)), names[0], names[1], pidfd), "execveat")
+    return pid, pidfd[0]
+
+
+def sealed_memfd(name: str, data: bytes, *, executable: bool) -> int:
+    """A memfd that holds `data` and can never change again (memfd_create(2), F_ADD_SEALS)."""
+    return _check(
+        lib.pr_sealed_memfd(name.encode(), ffi.from_buffer(data), len(data), 1 if executable else 0), "memfd_create"
+    )
+
+
+def socketpair() -> tuple[int, int]:
+    """Two connected SOCK_SEQPACKET descriptors."""
+    fds = ffi.new("int[2]")
+    _check(lib.pr_socketpair(fds), "socketpair")
+    return fds[0], fds[1]
+
+
+def send(sock: int, data: bytes, fds: Sequence[int] = ()) -> None:
+    """One message with `fds` (borrowed, at most 250) as SCM_RIGHTS. BrokenPipeError when nobody reads."""
+    _check(lib.pr_send(sock, ffi.from_buffer(data), len(data), ffi.new("int[]", list(fds) or [0]), len(fds)), "sendmsg")
+
+
+def receive(sock: int, size: int, *, max_fds: int = 0, timeout_ms: int = -1, pidfd: int = -1) -> tuple[bytes, list[int]]:
+    """One message and the descriptors that came with it; (b"", []) at EOF or when the process of `pidfd` is dead."""
+    buffer, fds, count = ffi.new("char[]", size), ffi.new("int[]", max_fds or 1), ffi.new("int *")
+    while True:
+        result = lib.pr_recv(sock, buffer, size, fds, max_fds, count, timeout_ms, pidfd)
+        if result != -4:  # EINTR: Python's handlers have run between the two calls
+            break
+    length = _check(result, "recvmsg")
+    return ffi.buffer(buffer, length)[:], [fds[i] for i in range(count[0])]
+
+
+def connect_unix(path: str) -> int:
+    """A stream socket connected to `path`, which may be longer than a socket address holds."""
+    return _check(lib.pr_connect_unix(_bytes(path)), "connect", path)
+
+
+def open_tree(path: str | bytes, flags: int, *, dir_fd: int = AT_FDCWD) -> int:
+    """open_tree(2), Linux 5.2."""
+    return _check(lib.pr_open_tree(dir_fd, _bytes(path), flags | OPEN_TREE_CLOEXEC), "open_tree", path)
+
+
+def move_mount(from_fd: int, to_fd: int) -> None:
+    """Attach the detached tree `from_fd` at the directory or file `to_fd` (move_mount(2), Linux 5.2)."""
+    _check(lib.pr_move_mount(from_fd, to_fd), "move_mount")
+
+
+def mount_setattr(fd: int, *, flags: int = 0, attr_set: int = 0, attr_clr: int = 0, propagation: int = 0,
+                  userns_fd: int = -1) -> None:
+    """mount_setattr(2) on the mount that `fd` names, Linux 5.12."""
+    _check(lib.pr_mount_setattr(fd, b"", flags | AT_EMPTY_PATH, attr_set, attr_clr, propagation, userns_fd),
+           "mount_setattr")
+
+
+def mount_propagation(fd: int, flags: int) -> None:
+    """mount(2) with MS_SLAVE and the like on the mount that `fd` names, for kernels before 5.12."""
+    _check(lib.pr_mount_propagation(fd, flags), "mount")
+
+
+def prlimit(pid: int, resource: int, soft: int, hard: int) -> None:
+    """Set a limit of another process; 2^64-1 is RLIM_INFINITY (prlimit(2))."""
+    _check(lib.pr_prlimit(pid, resource, soft, hard), "prlimit")
+
+
+def getrlimit(pid: int, resource: int) -> tuple[int, int]:
+    """(soft, hard) of a process, 0 for our own."""
+    limits = ffi.new("uint64_t[2]")
+    _check(lib.pr_getrlimit(pid, resource, limits), "prlimit")
+    return limits[0], limits[1]
+
+
+def fs_type(fd: int) -> int:
+    """f_type of fstatfs(2), e.g. PROC_SUPER_MAGIC."""
+    return _check(lib.pr_fs_type(fd), "fstatfs")
+
+
+def umount(path: str, flags: int) -> None:
+    """umount2(2)."""
+    _check(lib.pr_umount(_bytes(path), flags), "umount2", path)
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """A copy of descriptor `fd` of another process (pidfd_getfd(2), Linux 5.6)."""
+    return _check(lib.pr_pidfd_getfd(pidfd, fd), "pidfd_getfd")
