@@ -1,0 +1,62 @@
+# pyruntime: `make run` and `make test` do all set-up themselves; `make help` lists the rest.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# The system's interpreter, not a version manager's slow stand-in.
+PYTHON := $(if $(wildcard /usr/bin/python3),/usr/bin/python3,python3)
+PY := .venv/bin/python
+PROGRAM := build/pyruntime
+BUNDLE := .cache/bundle
+ARGS ?=
+
+EXT_SOURCES := $(wildcard csrc/ext*.[ch] csrc/seccomp*.[ch]) pyruntime/native/build_ext.py
+INIT_SOURCES := $(wildcard csrc/*.[ch] csrc/Makefile)
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+# ---- set-up, each step behind a stamp so that the second call is quick ----------------------------------------------
+.cache/host-build.stamp: tools/host-packages
+	@mkdir -p .cache
+	@echo "==> Debian packages for building"
+	@tools/host-packages build
+	@touch $@
+
+.cache/host-test.stamp: tools/host-packages
+	@mkdir -p .cache
+	@echo "==> Debian packages for testing"
+	@tools/host-packages test
+	@touch $@ .cache/host-build.stamp
+
+.venv/build.stamp: | .cache/host-build.stamp
+	@echo "==> virtual environment in .venv (cffi, setuptools)"
+	@test -x $(PY) || $(PYTHON) -m venv .venv
+	@$(PY) -m pip install -q --disable-pip-version-check --upgrade-strategy only-if-needed \
+		"cffi>=1.15" "setuptools>=66" wheel </dev/null
+	@touch $@
+
+.venv/dev.stamp: setup.cfg tools/pip-needs | .venv/build.stamp
+	@echo "==> Python packages for running and testing"
+	@$(PY) -m pip install -q --disable-pip-version-check $$($(PY) tools/pip-needs) </dev/null
+	@touch $@
+
+# ---- build ---------------------------------------------------------------------------------------------------------
+.cache/ext.stamp: $(EXT_SOURCES) setup.py .venv/build.stamp
+	@echo "==> C extension"
+	@$(PY) -W ignore setup.py -q build_ext --inplace
+	@touch $@
+
+.cache/init.stamp: $(INIT_SOURCES) | .cache/host-build.stamp
+	@echo "==> container-init"
+	@$(MAKE) -C csrc container-init
+	@touch $@
+
+$(PROGRAM): csrc/launcher.c setup.py .venv/build.stamp
+	@echo "==> launcher"
+	@$(PY) -W ignore setup.py -q build_scripts --build-dir build
+	@ln -sf ../../$(PROGRAM) .venv/bin/pyruntime
+
+.PHONY: build
+build: .venv/build.stamp .cache/ext.stamp .cache/init.stamp $(PROGRAM) ## C extension, container-init and launcher, usable from this folder
