@@ -1,0 +1,318 @@
+"""The verbs: each takes the words of its call, asks the lifecycle, and prints the answer. Rooms are imported inside."""
+
+from __future__ import annotations
+
+import posix
+
+from pyruntime.cli.paths import absolute
+from pyruntime.errors import SpecError, UsageError
+from pyruntime.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from pyruntime.lifecycle.settings import Settings
+
+CREATE_FLAGS = ("config", "no_pivot", "no_new_keyring", "preserve_fds")
+EXEC_FLAGS = ("process", "cwd", "env", "user", "additional_gids", "tty", "process_label", "apparmor", "no_new_privs",
+              "cap", "preserve_fds", "cgroup", "ignore_paused", "detach")  # fmt: skip
+EXEC_PATHS = ("console_socket", "pidfd_socket", "pid_file")
+
+
+class Call(Record):
+    """One call of a verb: the global settings, its flags by keyword, which were given, and the positionals."""
+
+    settings: Settings
+    values: dict[str, Any]
+    given: frozenset[str]
+    rest: tuple[str, ...]
+    root_given: bool = False  # --root was on the command line
+
+    @property
+    def container_id(self) -> str:
+        """The first positional."""
+        return self.rest[0]
+
+
+def answer(text: str) -> None:
+    """All of `text` to standard output. Raises OSError."""
+    data = text.encode("utf-8", "surrogateescape")
+    while data:
+        data = data[posix.write(1, data) :]
+
+
+def create(call: Call) -> int:
+    """Creates the container of a bundle."""
+    from pyruntime.lifecycle.create import create as lifecycle_create
+
+    bundle = absolute(call.values["bundle"] or ".")
+    lifecycle_create(call.settings, call.container_id, bundle, **_create_flags(call, bundle))
+    return 0
+
+
+def run(call: Call) -> int:
+    """Creates, starts and, unless detached, stays until the end; the program's exit code."""
+    from pyruntime.lifecycle.run import run as lifecycle_run
+
+    container_id, bundle = call.container_id, call.values["bundle"]
+    if not bundle and is_bundle(container_id):
+        bundle, container_id = container_id, generated_id()
+    bundle = absolute(bundle or ".")
+    flags = _create_flags(call, bundle)
+    for key in ("detach", "keep", "no_subreaper"):
+        flags[key] = call.values[key]
+    return lifecycle_run(call.settings, container_id, bundle, **flags)
+
+
+def is_bundle(word: str) -> bool:
+    """Whether the argument of `run` names a bundle: no id can be `.` or `..` or hold a `/`."""
+    return word in (".", "..") or "/" in word
+
+
+def generated_id() -> str:
+    """A fresh id for a container that was given none."""
+    return f"run-{posix.urandom(6).hex()}"
+
+
+def _create_flags(call: Call, bundle: str) -> dict[str, Any]:
+    """Keywords of create and run. A pid file is relative to the caller's folder, sockets to the bundle, as in runc."""
+    flags = {key: call.values[key] for key in CREATE_FLAGS}
+    flags["config"] = flags["config"] or "config.json"
+    pid_file = call.values["pid_file"]
+    flags["pid_file"] = absolute(pid_file) if pid_file else ""
+    for key in ("console_socket", "pidfd_socket"):
+        flags[key] = absolute(call.values[key], bundle) if call.values[key] else ""
+    return flags
+
+
+def start(call: Call) -> int:
+    """Runs the program of a created container."""
+    from pyruntime.lifecycle.start import start as lifecycle_start
+
+    lifecycle_start(call.settings, call.container_id)
+    return 0
+
+
+def state(call: Call) -> int:
+    """Prints the state, two spaces deep and without a newline at the end, as runc does."""
+    from pyruntime.cli.output import json_text
+    from pyruntime.lifecycle.state import state as lifecycle_state
+
+    answer(json_text(lifecycle_state(call.settings, call.container_id), "  "))
+    return 0
+
+
+def kill(call: Call) -> int:
+    """Signals the container's init, or all its processes."""
+    from pyruntime.lifecycle.kill import kill as lifecycle_kill
+
+    signal = call.rest[1] if len(call.rest) > 1 else "SIGTERM"
+    for container_id in _ids(call):
+        lifecycle_kill(call.settings, container_id, signal, all_=call.values["all"])
+    return 0
+
+
+def delete(call: Call) -> int:
+    """Removes a container."""
+    from pyruntime.lifecycle.delete import delete as lifecycle_delete
+
+    for container_id in _ids(call):
+        lifecycle_delete(call.settings, container_id, force=call.values["force"])
+    return 0
+
+
+def _ids(call: Call) -> Iterator[str]:
+    """The id named, or with --regex all ids that the expression matches somewhere, as crun does."""
+    if not call.values["regex"]:
+        yield call.container_id
+        return
+    import re
+
+    from pyruntime.lifecycle.state import list_
+
+    try:
+        pattern = re.compile(call.container_id)
+    except re.error as error:
+        raise UsageError(f"invalid regular expression {call.container_id!r}: {error}") from None
+    yield from [one["id"] for one in list_(call.settings) if pattern.search(one["id"])]
+
+
+def exec_(call: Call) -> int:
+    """Runs a further process; its exit code, or 0 when detached."""
+    from pyruntime.lifecycle.exec_ import exec_ as lifecycle_exec
+
+    if not call.values["process"] and len(call.rest) < 2:
+        raise UsageError("process args cannot be empty")
+    flags = {key: call.values[key] for key in EXEC_FLAGS}
+    for key in EXEC_PATHS:
+        flags[key] = absolute(call.values[key]) if call.values[key] else ""
+    return lifecycle_exec(call.settings, call.container_id, args=call.rest[1:], **flags)
+
+
+def list_(call: Call) -> int:
+    """Prints all containers below the root."""
+    from pyruntime.cli.output import json_text, list_table
+    from pyruntime.lifecycle.state import list_ as lifecycle_list
+
+    form = _format(call)
+    if call.root_given:
+        _must_exist(call.settings.root)
+    states = lifecycle_list(call.settings)
+    if call.values["quiet"]:
+        answer("".join([one["id"] + "\n" for one in states]))
+    else:
+        answer(json_text(states) + "\n" if form == "json" else list_table(states))
+    return 0
+
+
+def _must_exist(root: str) -> None:
+    """A root that was named has to be there; the default one need not."""
+    try:
+        posix.stat(root)
+    except FileNotFoundError:
+        raise UsageError(f"open {root}: no such file or directory") from None
+
+
+def _format(call: Call) -> str:
+    """table or json."""
+    form: str = call.values["format"]
+    if form not in ("table", "json"):
+        raise UsageError("invalid format option")
+    return form
+
+
+def ps(call: Call) -> int:
+    """Prints the container's processes: their pids as JSON, or the rows of ps(1)."""
+    from pyruntime.cli.output import json_text
+    from pyruntime.lifecycle.ps import ps as lifecycle_ps
+
+    form = _format(call)
+    pids = lifecycle_ps(call.settings, call.container_id)
+    if form == "json":
+        answer(json_text(pids) + "\n")
+    else:
+        from pyruntime.cli.ps_table import ps_table
+
+        answer(ps_table(pids, call.rest[1:] or ("-ef",)))
+    return 0
+
+
+def pause(call: Call) -> int:
+    """Freezes a container."""
+    from pyruntime.lifecycle.pause import pause as lifecycle_pause
+
+    lifecycle_pause(call.settings, call.container_id)
+    return 0
+
+
+def resume(call: Call) -> int:
+    """Thaws a container."""
+    from pyruntime.lifecycle.pause import resume as lifecycle_resume
+
+    lifecycle_resume(call.settings, call.container_id)
+    return 0
+
+
+def update(call: Call) -> int:
+    """Changes limits, from a document or from single flags."""
+    from pyruntime.lifecycle.update import update as lifecycle_update
+
+    obsolete = ("kernel_memory", "kernel_memory_tcp")
+    for key in obsolete:
+        if key in call.given:
+            call.settings.warn(f"--{key.replace('_', '-')} is obsolete and ignored")
+    source = call.values["resources"]
+    if source:
+        lifecycle_update(call.settings, call.container_id, resources=_read(0 if source == "-" else source))
+    else:
+        flags = {key: call.values[key] for key in call.given if key not in obsolete}
+        lifecycle_update(call.settings, call.container_id, flags=flags)
+    return 0
+
+
+def _read(source: int | str) -> bytes:
+    """All bytes of a file, or of an open descriptor. Raises OSError."""
+    fd = source if isinstance(source, int) else posix.open(source, posix.O_RDONLY | posix.O_CLOEXEC)
+    parts = []
+    try:
+        while part := posix.read(fd, 1 << 16):
+            parts.append(part)
+    finally:
+        if fd != source:
+            posix.close(fd)
+    return b"".join(parts)
+
+
+def events(call: Call) -> int:
+    """Prints one record, or records until the container ends."""
+    from pyruntime.cli.output import json_text
+    from pyruntime.lifecycle.events import stats, watch
+
+    interval_s = call.values["interval"]
+    if interval_s <= 0:
+        raise UsageError("duration interval must be greater than 0")
+    if call.values["stats"]:
+        answer(json_text(stats(call.settings, call.container_id)) + "\n")
+        return 0
+    for record in watch(call.settings, call.container_id, interval_s):
+        answer(json_text(record) + "\n")
+    return 0
+
+
+def features(_call: Call) -> int:
+    """Prints what this runtime supports, four spaces deep as runc does."""
+    from pyruntime.cli.output import json_text
+    from pyruntime.lifecycle.features import features as lifecycle_features
+
+    answer(json_text(lifecycle_features(), "    ") + "\n")
+    return 0
+
+
+def spec(call: Call) -> int:
+    """Writes an example config.json."""
+    from pyruntime.cli.output import json_text
+    from pyruntime.spec.example import example
+
+    text = json_text(example(rootless=call.values["rootless"]), "\t") + "\n"
+    name = call.values["file"] or "config.json"
+    if name == "-":
+        answer(text)
+        return 0
+    path = absolute(name, absolute(call.values["bundle"] or "."))
+    try:
+        fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o666)
+    except FileExistsError:
+        raise UsageError(f"File {name} exists. Remove it first") from None
+    try:
+        posix.write(fd, text.encode("ascii"))
+    finally:
+        posix.close(fd)
+    return 0
+
+
+def explain(call: Call) -> int:
+    """Prints the plan of a bundle."""
+    from pyruntime.cli.inspect import explain_text
+
+    answer(explain_text(call.settings, absolute(call.rest[0]), config=call.values["config"] or "config.json",
+                        as_json=call.values["json"], show_env=call.values["show_env"]))  # fmt: skip
+    return 0
+
+
+def validate(call: Call) -> int:
+    """Prints every violation; 1 when there is one."""
+    from pyruntime.cli.inspect import validate_text
+
+    text, good = validate_text(call.settings, absolute(call.rest[0]), config=call.values["config"] or "config.json",
+                               as_json=call.values["json"])  # fmt: skip
+    answer(text)
+    return 0 if good else 1
+
+
+FUNCTIONS: dict[str, Callable[[Call], int]] = {
+    "create": create, "start": start, "run": run, "state": state, "kill": kill, "delete": delete, "exec": exec_,
+    "list": list_, "ps": ps, "pause": pause, "resume": resume, "update": update, "events": events, "spec": spec,
+    "features": features, "explain": explain, "validate": validate,
+}  # fmt: skip
