@@ -45,6 +45,16 @@ class HostStep(Record):
     lane = "host"
 
 
+def init_step(op: str, args: tuple[Arg, ...], origin: str = "", tolerate: tuple[int, ...] = ()) -> Step:
+    """A step of the init lane without alternatives; quicker than filling in defaults."""
+    return Step(op, args, origin, tolerate, (), 0, False)
+
+
+def instead(on_errno: int, op: str, args: tuple[Arg, ...], origin: str = "", *, retry: bool = False) -> Step:
+    """An alternative: what runs when the main step fails with `on_errno`."""
+    return Step(op, args, origin, (), (), on_errno, retry)
+
+
 # Host steps and their arguments, in the words that `explain` prints.
 HOST_OPS: dict[str, tuple[str, ...]] = {
     "cg_make": ("path",),  # a cgroup directory, absolute; parents too (mode 0755); created ones are ours to remove
@@ -64,6 +74,7 @@ HOST_OPS: dict[str, tuple[str, ...]] = {
     "hooks": ("kind",),  # prestart, createRuntime
     "rlimit": ("type", "soft", "hard"),
     "save_state": (),
+    "open_pidfd": ("slot",),  # of the container's init, for exec
     "release": ("barrier",),  # wait for the barrier, then let init go on
 }
 
@@ -86,6 +97,37 @@ class Options(Record):
     keyring_token: str = ""
 
 
+class ExecOptions(Record):
+    """What an exec adds to the container's saved configuration.
+
+    `nstypes`: CLONE_NEW* bits of the namespaces of init that differ from the caller's. `cgroups`: absolute cgroup
+    directories to join. `hook_state` fields are absent: an exec runs no hooks.
+    """
+
+    id: str = ""
+    nstypes: int = 0
+    cgroups: tuple[str, ...] = ()
+    preserve_fds: int = 0
+    listen_fds: int = 0
+    console: bool = False
+    no_new_keyring: bool = False
+    keyring_token: str = ""
+
+
+class CgroupPlan(Record):
+    """What the cgroup room adds to a plan; all of it is host steps, in order.
+
+    `paths`: controller (or "name=systemd", or "" for the unified tree) and the container's absolute directory.
+    `make` creates, `early` writes before anyone joins, `join` moves stage 0 in, `limits` writes after that.
+    """
+
+    paths: tuple[tuple[str, str], ...] = ()
+    make: tuple[HostStep, ...] = ()
+    early: tuple[HostStep, ...] = ()
+    join: tuple[HostStep, ...] = ()
+    limits: tuple[HostStep, ...] = ()
+
+
 class Plan(Record):
     """Both lanes in execution order. `slots` is how many descriptors container-init keeps."""
 
@@ -97,3 +139,16 @@ class Plan(Record):
     def init_steps(self) -> tuple[Step, ...]:
         """The init lane, in order."""
         return tuple(step for step in self.steps if step.lane == "init")  # type: ignore[misc]
+
+
+class CgroupPlan(Record):
+    """What cgroup/plan.py makes of the cgroup part of a spec; plan/ places the four lanes in the order they run.
+
+    `paths`: (controller, or "" for the unified tree; absolute directory), one for each controller that is mounted.
+    """
+
+    paths: tuple[tuple[str, str], ...] = ()
+    make: tuple[HostStep, ...] = ()  # directories, and controllers switched on in the unified tree
+    early: tuple[HostStep, ...] = ()  # values that must stand before a process may join (cpuset, realtime)
+    join: tuple[HostStep, ...] = ()  # stage 0 into each directory
+    limits: tuple[HostStep, ...] = ()  # all other limits and the device rules
