@@ -3,8 +3,8 @@
     key known and entry good:  read one file                       (no library opened)
     otherwise:                 dlopen, build, ENOSYS prologue, store
 
-Costs in ms for Docker's default profile (431 names on three architectures), best of many runs on a 2-core virtual
-machine: reading an entry 0.06, building one 7 of which the first dlopen is 0.4.
+Docker's default profile (some 400 names, three architectures, 10 KB of BPF), best of 50 runs on a 2-core virtual
+machine: kernel_inputs 0.006 ms, a hit 0.025 ms, a miss 15 ms, nearly all of it in libseccomp, storing 0.3 ms.
 
 A cache entry is trusted only when nobody else could have written it: directory and file belong to us, are closed to
 others, are no links, and the contents carry their own key and checksum. Anything else is ignored and replaced. An
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import posix
 from _blake2 import blake2b
-from _struct import Struct, error as StructError
+from _struct import Struct
 from _thread import get_ident
 from time import time_ns
 
@@ -254,10 +254,9 @@ def _open_folder(path: str) -> int:
 def _load(folder: int, key: str) -> Compiled | None:
     """The entry, or None when it is missing, damaged, not ours, or of another libseccomp."""
     data = _read_entry(folder, key)
-    try:
-        magic, checksum, its_key, *rest = HEADER.unpack_from(data)
-    except StructError:
+    if len(data) < HEADER.size:
         return None
+    magic, checksum, its_key, *rest = HEADER.unpack_from(data)
     identity, (path_size, warnings_size, bpf_size) = tuple(rest[:4]), rest[4:]
     path_end = HEADER.size + path_size
     warnings_end = path_end + warnings_size

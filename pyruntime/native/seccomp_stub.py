@@ -7,13 +7,13 @@ of the filter. `newest` is the highest number that the profile names on an archi
         ld   arch
         jeq  ARCH, 0, next             one block an architecture
         ld   nr
-        jge  0x40000000, x32, 0        x86-64 only: x32 shares its architecture number and sets this bit
-        jgt  newest, enosys, filter
-  x32:  jgt  newest of x32, enosys, filter      or straight to the filter, which refuses x32 when it is not listed
-  next: ...
+        jge  0x40000000, 0, native     x86-64 only: x32 shares its number and sets this bit of nr
+        jgt  newest of x32, enosys, filter     or, x32 not being listed, straight to the filter, which refuses it
+native: jgt  newest, enosys, filter
+next:   ...
         ja   filter
-  enosys: ret ERRNO | ENOSYS
-  filter: what libseccomp made; it loads what it compares, so nothing of this carries over
+enosys: ret  ERRNO | ENOSYS
+filter: what libseccomp made; it loads what it compares, so nothing of this carries over
 
 Only loads, comparisons with constants and constant returns: Linux (5.11) finds calls that are always allowed by
 running the filter over just these.

@@ -3,8 +3,8 @@
     Seccomp -> normalise() -> SeccompRules -> native.seccomp.compile_filter() -> BPF -> the plan's `seccomp` step
 
 A start whose filter is cached needs only `cache_key()` (over the Seccomp record or the JSON it came from, whichever
-is at hand) and `load_flags()`. Measured for Docker's default profile, in ms, best of many runs: cache_key over the
-JSON 0.04, over the record 0.18; normalise 0.09.
+is at hand) and `load_flags()`. Docker's default profile, best of 50 runs: cache_key 0.04 ms over the JSON, 0.05 ms
+over the record; normalise 0.01 ms.
 
 What is decided here and not in libseccomp: rules that repeat the default action are left out; two conditions on the
 same argument make every condition of that rule a rule of its own (contract 4.9); the native architecture is always
@@ -21,7 +21,7 @@ from pyruntime.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyruntime.host.facts import HostFacts
-    from pyruntime.spec.linux import Seccomp, SyscallArg, SyscallRule
+    from pyruntime.spec.linux import Seccomp, SyscallArg
 
     Condition = tuple[int, int, int, int]  # argument index, SCMP_CMP_* number, value, value_two
     Conditions = tuple[Condition, ...]  # all must hold; () always holds
@@ -43,10 +43,10 @@ ACTIONS = {
     "SCMP_ACT_NOTIFY": 0x7FC00000,
 }
 WITH_ERRNO = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
+LETS_THROUGH = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")  # these defaults refuse nothing: no ENOSYS (S30)
 NOTIFY = "SCMP_ACT_NOTIFY"
 EPERM = 1
 ENOSYS = 38
-MAX_DATA = 0xFFFF  # SECCOMP_RET_DATA
 
 # Names of the spec to enum scmp_compare (seccomp_rule_add(3)).
 OPERATORS = {
@@ -58,15 +58,7 @@ OPERATORS = {
     "SCMP_CMP_GT": 6,
     "SCMP_CMP_MASKED_EQ": 7,
 }
-MAX_ARGS = 6
 
-ARCHITECTURES = (
-    "SCMP_ARCH_X86", "SCMP_ARCH_X86_64", "SCMP_ARCH_X32", "SCMP_ARCH_ARM", "SCMP_ARCH_AARCH64", "SCMP_ARCH_MIPS",
-    "SCMP_ARCH_MIPS64", "SCMP_ARCH_MIPS64N32", "SCMP_ARCH_MIPSEL", "SCMP_ARCH_MIPSEL64", "SCMP_ARCH_MIPSEL64N32",
-    "SCMP_ARCH_PPC", "SCMP_ARCH_PPC64", "SCMP_ARCH_PPC64LE", "SCMP_ARCH_S390", "SCMP_ARCH_S390X", "SCMP_ARCH_PARISC",
-    "SCMP_ARCH_PARISC64", "SCMP_ARCH_RISCV64", "SCMP_ARCH_LOONGARCH64", "SCMP_ARCH_M68K", "SCMP_ARCH_SH",
-    "SCMP_ARCH_SHEB",
-)  # fmt: skip
 # uname -m to libseccomp's name, where the two differ
 MACHINES = {"i386": "x86", "i486": "x86", "i586": "x86", "i686": "x86", "armv6l": "arm", "armv7l": "arm",
             "armv8l": "arm"}  # fmt: skip
@@ -102,28 +94,25 @@ class SeccompRules(Record):
 def normalise(seccomp: Seccomp, host: HostFacts) -> SeccompRules | None:
     """The rules of a profile, or None when it has neither a default action nor rules: then no filter is loaded.
 
-    Raises SpecError, with the pointer of the entry, for what no filter can express: an unknown action, operator or
-    architecture, an errno for an action that has none, NOTIFY where it would stop the runtime itself.
+    The record has passed spec/parse_seccomp.py: names of actions, operators and architectures are known ones.
     """
     if not seccomp.default_action and not seccomp.syscalls:
         return None
-    if seccomp.default_action == NOTIFY:
-        raise _refused(f"{NOTIFY} cannot be used as default action", "/defaultAction", seccomp.default_action)
-    default = _action(seccomp.default_action, seccomp.default_errno_ret, "/defaultAction", "/defaultErrnoRet")
+    default = _action(seccomp.default_action, seccomp.default_errno_ret)
     groups: list[RuleGroup] = []
     named: list[str] = []
-    for i, rule in enumerate(seccomp.syscalls):
-        action = _rule_action(rule, seccomp.listener_path, f"/syscalls/{i}")
+    for rule in seccomp.syscalls:
+        action = _action(rule.action, rule.errno_ret)
         if action == default:
             named += rule.names
         else:
-            groups.append((rule.names, action, _alternatives(rule, f"/syscalls/{i}")))
+            groups.append((rule.names, action, _alternatives(rule.args)))
     return SeccompRules(
         default_action=default,
         architectures=_architectures(seccomp.architectures, host.machine),
         groups=tuple(groups),
         named=tuple(named),
-        enosys=_wants_enosys(seccomp.default_action, default),
+        enosys=seccomp.default_action not in LETS_THROUGH and default != ACTIONS["SCMP_ACT_ERRNO"] | ENOSYS,
     )
 
 
@@ -132,16 +121,11 @@ def load_flags(seccomp: Seccomp, host: HostFacts) -> int:
 
     TSYNC is accepted and left out: init has one thread, and the kernel refuses it beside a listener. NEW_LISTENER is
     added for NOTIFY, and WAIT_KILLABLE_RECV kept only then (the kernel refuses it alone). Raises SpecError for a flag
-    that is unknown or that this kernel lacks.
+    that this kernel lacks.
     """
     flags = 0
     for i, name in enumerate(seccomp.flags or ()):
-        value, since = FLAGS.get(name, (0, (0, 0)))
-        if not value:
-            raise SpecError(
-                f"string {name} is not a valid flag for seccomp", field=f"{FIELD}/flags/{i}", value=name,
-                hint="known are " + ", ".join(FLAGS),
-            )  # fmt: skip
+        value, since = FLAGS[name]
         if host.kernel < since:
             raise SpecError(
                 f"seccomp flag {name} is not supported by this kernel", field=f"{FIELD}/flags/{i}", value=name,
@@ -149,7 +133,7 @@ def load_flags(seccomp: Seccomp, host: HostFacts) -> int:
             )  # fmt: skip
         flags |= value
     if seccomp.flags is None:
-        flags = FLAG_SPEC_ALLOW if host.kernel >= FLAGS["SECCOMP_FILTER_FLAG_SPEC_ALLOW"][1] else 0
+        flags = FLAG_SPEC_ALLOW
     flags &= ~FLAG_TSYNC
     return flags | FLAG_NEW_LISTENER if uses_notify(seccomp) else flags & ~FLAG_WAIT_KILLABLE_RECV
 
@@ -170,90 +154,26 @@ def cache_key(source: object, *inputs: object) -> str:
     return blake2b(text, digest_size=20).hexdigest()
 
 
-def _refused(message: str, pointer: str, value: str, hint: str = "") -> SpecError:
-    """A profile that the runtime cannot load, in runc's words."""
-    return SpecError(f"unable to init seccomp: {message}", field=FIELD + pointer, value=value, hint=hint)
-
-
-def _action(name: str, errno_ret: int | None, pointer: str, errno_pointer: str) -> int:
+def _action(name: str, errno_ret: int | None) -> int:
     """SECCOMP_RET_* with its data; the errno of ERRNO and TRACE is EPERM when absent."""
-    action = ACTIONS.get(name)
-    if action is None:
-        raise SpecError(
-            f"string {name} is not a valid action for seccomp", field=FIELD + pointer, value=name,
-            hint="known are " + ", ".join(ACTIONS),
-        )  # fmt: skip
     if name in WITH_ERRNO:
-        data = EPERM if errno_ret is None else errno_ret
-        if 0 <= data <= MAX_DATA:
-            return action | data
-        raise _refused(f"errno {data} does not fit in 16 bits", errno_pointer, str(data))
-    if errno_ret is not None:
-        raise _refused(
-            f"{name} takes no errno", errno_pointer, str(errno_ret),
-            hint="an errno belongs to SCMP_ACT_ERRNO or SCMP_ACT_TRACE",
-        )  # fmt: skip
-    return action
+        return ACTIONS[name] | (EPERM if errno_ret is None else errno_ret)
+    return ACTIONS[name]
 
 
-def _rule_action(rule: SyscallRule, listener_path: str, pointer: str) -> int:
-    """The action of one entry of `syscalls`, after the checks that concern the entry as a whole."""
-    if "" in rule.names:
-        raise _refused("empty string is not a valid syscall", f"{pointer}/names/{rule.names.index('')}", "")
-    if rule.action == NOTIFY:
-        if "write" in rule.names:
-            # init reports the listener's descriptor number with write(2) when the filter is already active
-            raise _refused(f"{NOTIFY} cannot be used for the write syscall", f"{pointer}/action", NOTIFY)
-        if not listener_path:
-            raise SpecError(
-                "listenerPath is not set", field=f"{FIELD}/listenerPath",
-                hint=f"{NOTIFY} sends its descriptor to a unix socket; name that socket",
-            )  # fmt: skip
-    return _action(rule.action, rule.errno_ret, f"{pointer}/action", f"{pointer}/errnoRet")
+def _alternatives(args: tuple[SyscallArg, ...]) -> tuple[Conditions, ...]:
+    """The conditions of an entry: one set that must hold whole, or one set each when an index occurs twice.
 
-
-def _alternatives(rule: SyscallRule, pointer: str) -> tuple[Conditions, ...]:
-    """The conditions of an entry: one set that must hold whole, or one set each when an index occurs twice."""
-    if not rule.args:
-        return ((),)
-    conditions = tuple(_condition(arg, rule, f"{pointer}/args/{i}") for i, arg in enumerate(rule.args))
-    if len({arg.index for arg in rule.args}) == len(conditions):
+    For MASKED_EQ `value` is the mask and `value_two` the datum, in the spec as in libseccomp.
+    """
+    conditions = tuple((arg.index, OPERATORS[arg.op], arg.value, arg.value_two) for arg in args)
+    if len({condition[0] for condition in conditions}) == len(conditions):
         return (conditions,)
     return tuple((condition,) for condition in conditions)
-
-
-def _condition(arg: SyscallArg, rule: SyscallRule, pointer: str) -> Condition:
-    """One comparison as libseccomp has it; for MASKED_EQ `value` is the mask and `value_two` the datum."""
-    op = OPERATORS.get(arg.op)
-    if op is None:
-        raise SpecError(
-            f"string {arg.op} is not a valid operator for seccomp", field=f"{FIELD}{pointer}/op", value=arg.op,
-            hint="known are " + ", ".join(OPERATORS),
-        )  # fmt: skip
-    if not 0 <= arg.index < MAX_ARGS:
-        raise _refused(
-            f"error creating seccomp syscall condition for syscall {rule.names[0] if rule.names else ''}: "
-            f"syscalls only have up to {MAX_ARGS} arguments ({arg.index + 1} given)",
-            f"{pointer}/index", str(arg.index),
-        )  # fmt: skip
-    return (arg.index, op, arg.value, arg.value_two)
 
 
 def _architectures(names: tuple[str, ...], machine: str) -> tuple[str, ...]:
     """libseccomp's names, the native one first, each once."""
     found = {MACHINES.get(machine, machine): None}
-    for i, name in enumerate(names):
-        if name not in ARCHITECTURES:
-            raise SpecError(
-                f"string {name} is not a valid arch for seccomp", field=f"{FIELD}/architectures/{i}", value=name,
-                hint="known are " + ", ".join(ARCHITECTURES),
-            )  # fmt: skip
-        found[name[len("SCMP_ARCH_") :].lower()] = None
+    found.update((name[len("SCMP_ARCH_") :].lower(), None) for name in names)
     return tuple(found)
-
-
-def _wants_enosys(name: str, default: int) -> bool:
-    """Whether unknown newer calls get ENOSYS: not where the default lets calls through or is ENOSYS already (S30)."""
-    if name in ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE"):
-        return False
-    return default != ACTIONS["SCMP_ACT_ERRNO"] | ENOSYS
