@@ -16,11 +16,11 @@ A subclass appends its own fields after those of its base. Methods and propertie
 
 from __future__ import annotations
 
-from _collections import _tuplegetter  # what collections.namedtuple uses for its fields
+from _collections import _tuplegetter  # type: ignore[import-not-found]  # what collections.namedtuple uses for its fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Self, dataclass_transform
+    from typing import Any, ClassVar, Self, dataclass_transform
 else:
 
     def dataclass_transform(**_: object):  # noqa: ANN201 - a stand-in that type checkers do not see
@@ -30,6 +30,9 @@ else:
 @dataclass_transform(frozen_default=True)
 class RecordMeta(type):
     """Turns the annotations of a class body into tuple fields."""
+
+    _fields: tuple[str, ...]
+    _defaults: dict[str, Any]
 
     def __new__(mcls, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> RecordMeta:
         fields: tuple[str, ...] = ()
@@ -53,12 +56,12 @@ class RecordMeta(type):
         return super().__new__(mcls, name, bases, body)
 
 
-class Record(tuple, metaclass=RecordMeta):
+class Record(tuple, metaclass=RecordMeta):  # type: ignore[type-arg]  # a subscript here would make an alias object
     """Base of every record; see the module docstring."""
 
     if TYPE_CHECKING:
-        _fields: tuple[str, ...]
-        _defaults: dict[str, Any]
+        _fields: ClassVar[tuple[str, ...]]
+        _defaults: ClassVar[dict[str, Any]]
     else:
 
         def __new__(cls, *args, **kwargs):
@@ -68,7 +71,7 @@ class Record(tuple, metaclass=RecordMeta):
             return tuple.__new__(cls, args)
 
     def __init_subclass__(cls) -> None:
-        cls.__match_args__ = cls._fields  # type: ignore[attr-defined]
+        cls.__match_args__ = cls._fields  # type: ignore[assignment, misc]
 
     def replace(self, **changes: Any) -> Self:
         """A copy with `changes` applied. Raises TypeError for a name that is no field."""
@@ -77,7 +80,7 @@ class Record(tuple, metaclass=RecordMeta):
         return type(self)(**values)
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and tuple.__eq__(self, other)  # type: ignore[arg-type]
+        return type(self) is type(other) and tuple.__eq__(self, other)
 
     def __ne__(self, other: object) -> bool:
         return not self == other

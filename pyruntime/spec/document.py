@@ -20,11 +20,8 @@ try:
 
     ACCELERATED = True
 except ImportError:  # an interpreter without the C accelerator: the same names from the public package
-    from json.encoder import (  # type: ignore[attr-defined, no-redef]
-        encode_basestring,
-        encode_basestring_ascii,
-    )
-    from json.scanner import make_scanner  # type: ignore[no-redef]
+    from json.encoder import encode_basestring, encode_basestring_ascii
+    from json.scanner import make_scanner
 
     make_encoder = None  # type: ignore[assignment, misc]
     ACCELERATED = False
@@ -79,7 +76,7 @@ def _scan_once() -> Callable[[str, int], tuple[Any, int]]:
         context.parse_object = JSONObject  # type: ignore[attr-defined]
         context.parse_array = JSONArray  # type: ignore[attr-defined]
         context.parse_string = scanstring  # type: ignore[attr-defined]
-    scanner: Callable[[str, int], tuple[Any, int]] = make_scanner(context)
+    scanner: Callable[[str, int], tuple[Any, int]] = make_scanner(context)  # type: ignore[arg-type]
     return scanner
 
 

@@ -125,7 +125,7 @@ class Resources(Record):
 
 
 class SyscallArg(Record):
-    index: int
+    index: int  # type: ignore[assignment]  # tuple.index gives way to the spec's word
     value: int
     op: str  # SCMP_CMP_*
     value_two: int = 0

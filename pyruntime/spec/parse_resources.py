@@ -96,17 +96,21 @@ def _device_number(reader: Reader, row: dict[str, Any], key: str, at: str) -> in
 
 
 def _read_memory(reader: Reader, obj: dict[str, Any], at: str) -> Memory:
-    values = []
-    for key in ("limit", "reservation", "swap", "kernel", "kernelTCP"):
-        value = reader.number(obj, key, at, INT64)
-        if value is not None and value < -1:
-            reader.error(CGROUP, f"{at}/{key}", f"invalid memory {key} {value}", value, "bytes, or -1 for no limit")
-        values.append(value)
     swappiness = reader.number(obj, "swappiness", at, UINT64)
     if swappiness is not None and swappiness > 100:
         reader.error(CGROUP, f"{at}/swappiness", f"invalid memory swappiness {swappiness}", swappiness, "from 0 to 100")
-    return Memory(*values, swappiness, _flag(reader, obj, "disableOOMKiller", at),
-                  _flag(reader, obj, "useHierarchy", at), _flag(reader, obj, "checkBeforeUpdate", at))
+    return Memory(
+        _bytes(reader, obj, "limit", at), _bytes(reader, obj, "reservation", at), _bytes(reader, obj, "swap", at),
+        _bytes(reader, obj, "kernel", at), _bytes(reader, obj, "kernelTCP", at), swappiness,
+        _flag(reader, obj, "disableOOMKiller", at), _flag(reader, obj, "useHierarchy", at),
+        _flag(reader, obj, "checkBeforeUpdate", at))
+
+
+def _bytes(reader: Reader, obj: dict[str, Any], key: str, at: str) -> int | None:
+    value = reader.number(obj, key, at, INT64)
+    if value is not None and value < -1:
+        reader.error(CGROUP, f"{at}/{key}", f"invalid memory {key} {value}", value, "bytes, or -1 for no limit")
+    return value
 
 
 def _flag(reader: Reader, obj: dict[str, Any], key: str, at: str) -> bool | None:
