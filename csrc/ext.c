@@ -11,7 +11,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -279,4 +281,40 @@ int pr_pidfd_getfd(int pidfd, int fd)
 {
     int got = (int)syscall(NR_PIDFD_GETFD, pidfd, fd, 0);
     return got < 0 ? -errno : got;
+}
+
+/* Blocks every signal in this thread and returns a descriptor that reports them (128 bytes each, signalfd(2)). */
+int pr_signalfd(void)
+{
+    sigset_t all;
+    int fd;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, NULL);
+    fd = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
+    return fd < 0 ? -errno : fd;
+}
+
+/* One write to an existing file, as cgroupfs and procfs want it. */
+int pr_write_string(const char *path, const char *data, size_t size)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    int saved;
+
+    if (fd < 0)
+        return -errno;
+    ssize_t n = write(fd, data, size);
+    saved = errno;
+    close(fd);
+    return n < 0 ? -saved : (int)n;
+}
+
+int pr_subreaper(int on)
+{
+    return prctl(PR_SET_CHILD_SUBREAPER, on, 0, 0, 0) < 0 ? -errno : 0;
+}
+
+int pr_streampair(int *fds)
+{
+    return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0 ? -errno : 0;
 }

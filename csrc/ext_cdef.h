@@ -15,3 +15,7 @@ int pr_getrlimit(int pid, int resource, uint64_t *limits);
 int64_t pr_fs_type(int fd);
 int pr_umount(const char *path, int flags);
 int pr_pidfd_getfd(int pidfd, int fd);
+int pr_signalfd(void);
+int pr_write_string(const char *path, const char *data, size_t size);
+int pr_subreaper(int on);
+int pr_streampair(int *fds);

@@ -129,3 +129,28 @@ def umount(path: str, flags: int) -> None:
 def pidfd_getfd(pidfd: int, fd: int) -> int:
     """A copy of descriptor `fd` of another process (pidfd_getfd(2), Linux 5.6)."""
     return _check(lib.pr_pidfd_getfd(pidfd, fd), "pidfd_getfd")
+
+
+def signalfd() -> int:
+    """Block every signal in this thread and return a descriptor that reports them, for a foreground command.
+
+    Only the command line calls this: a library leaves its caller's signals alone.
+    """
+    return _check(lib.pr_signalfd(), "signalfd")
+
+
+def write_file(path: str, data: bytes) -> None:
+    """One write(2) to an existing file, the way cgroupfs and procfs take a value."""
+    _check(lib.pr_write_string(_bytes(path), ffi.from_buffer(data), len(data)), "write", path)
+
+
+def set_subreaper(on: bool) -> None:
+    """PR_SET_CHILD_SUBREAPER of this process; the command line's foreground run only."""
+    _check(lib.pr_subreaper(int(on)), "prctl")
+
+
+def streampair() -> tuple[int, int]:
+    """Two connected SOCK_STREAM descriptors, for a console that stays with us."""
+    fds = ffi.new("int[2]")
+    _check(lib.pr_streampair(fds), "socketpair")
+    return fds[0], fds[1]

@@ -1,0 +1,90 @@
+"""Taking a container apart: its processes, its mounts on the host, its cgroups, its directory.
+
+Works from whatever is left of `identity` and state.json, so that a damaged container goes as a whole one does.
+"""
+
+from __future__ import annotations
+
+from posix import close
+
+from pyruntime.errors import HostError
+from pyruntime.lifecycle import process
+from pyruntime.native import kernel
+from pyruntime.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyruntime.lifecycle.store import Entry
+
+KILL_TIMEOUT_MS = 10_000  # contract 1.4, delete --force
+MNT_DETACH = 2
+
+
+class Remains(Record):
+    """What is known of a container: enough to kill it and to remove what it owns."""
+
+    pid: int = 0
+    start_time: int = 0
+    cgroup_paths: tuple[tuple[str, str], ...] = ()
+    created: tuple[str, ...] = ()
+    own_mounts: tuple[str, ...] = ()
+    token: str = ""
+
+
+def remains(entry: Entry) -> Remains | None:
+    """From `identity`, else from state.json; None when neither is valid: the directory is not ours."""
+    identity, state = entry.identity(), entry.state()
+    if identity is None and state is None:
+        return None
+    own_mounts = tuple(state.get("own_mounts", ())) if state is not None else ()
+    if identity is not None and (identity.pid or state is None):
+        return Remains(identity.pid, identity.start_time, identity.cgroup_paths, identity.created, own_mounts,
+                       identity.token)
+    assert state is not None
+    return Remains(int(state["init_process_pid"]), int(state["init_process_start"]),
+                   tuple(state["cgroup_paths"].items()), tuple(state.get("created_cgroups", ())), own_mounts,
+                   str(state.get("token", "")))
+
+
+def kill(left: Remains) -> None:
+    """SIGKILL to init and to everything in its cgroups, then wait for init. Raises HostError after 10 s."""
+    pidfd = process.open_process(left.pid, left.start_time)
+    try:
+        if pidfd >= 0:
+            process.send_signal(pidfd, process.SIGKILL)
+        kill_cgroup(left)
+        if pidfd >= 0 and not process.is_dead(pidfd, KILL_TIMEOUT_MS):
+            raise HostError("container init still running", value=str(left.pid),
+                            hint="it is stuck in the kernel; try again later")
+    finally:
+        if pidfd >= 0:
+            close(pidfd)
+
+
+def kill_cgroup(left: Remains) -> None:
+    """SIGKILL to every process of the cgroups; a paused one is thawed, or it would never die."""
+    if left.cgroup_paths:
+        from pyruntime.cgroup import manager
+
+        manager.kill_all(left.cgroup_paths, process.SIGKILL)
+
+
+def destroy(entry: Entry, *, own_mounts: list[str] | tuple[str, ...] = ()) -> None:
+    """Kill what lives, unmount, remove cgroups and directory. Nothing that is not ours is touched."""
+    left = remains(entry) or Remains()
+    kill(left)
+    for path in own_mounts or left.own_mounts:
+        _unmount(path)
+    if left.created:
+        from pyruntime.cgroup import manager
+
+        manager.remove(left.cgroup_paths, left.created)
+    entry.remove()
+
+
+def _unmount(path: str) -> None:
+    """Take away one mount of a container without a mount namespace; not there any more is fine."""
+    try:
+        kernel.umount(path, MNT_DETACH | 8)  # UMOUNT_NOFOLLOW
+    except OSError:
+        return

@@ -1,0 +1,78 @@
+"""delete: a stopped or created container goes, with force any (contract 1.4, 3.3; DESIGN, runtime 5)."""
+
+from __future__ import annotations
+
+from posix import listdir
+
+from pyruntime.errors import HostError, NotFoundError, RuntimeFailure
+from pyruntime.lifecycle import cleanup, state, states, store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyruntime.lifecycle.settings import Settings
+
+
+def delete(settings: Settings, container_id: str, *, force: bool = False) -> None:
+    """Remove the container. With `force` a living one is killed first and a missing one is fine.
+
+    Raises NotFoundError, StateError while it runs, HostError when something cannot be removed.
+    """
+    try:
+        entry = store.lookup(settings.root, container_id)
+    except NotFoundError:
+        if force:
+            return
+        raise
+    with entry:
+        entry.lock()
+        if not store.is_current(entry):
+            if force:
+                return
+            raise NotFoundError("container does not exist", value=container_id)
+        _delete(settings, entry, force=force)
+
+
+def _delete(settings: Settings, entry: store.Entry, *, force: bool) -> None:
+    if cleanup.remains(entry) is None:
+        _foreign(entry, force=force)
+        return
+    found: dict[str, Any] | None = None
+    try:
+        found = state.load(entry)
+        now = state.status(entry, found)
+    except RuntimeFailure:
+        if not force:
+            raise
+        now = "stopped"
+    if not force:
+        states.check(now, "delete", entry.id)
+    cleanup.destroy(entry)
+    if found is not None:
+        run_poststop(settings, entry, found)
+
+
+def _foreign(entry: store.Entry, *, force: bool) -> None:
+    """No state of ours: an empty directory (or one with only our temporary files) goes, anything else stays."""
+    names = [name for name in listdir(entry.fd) if name not in ("identity.tmp", "state.json.tmp")]
+    if names:
+        raise HostError(f"container does not exist: {entry.path} is not a container of pyruntime", value=" ".join(names),
+                        hint="nothing in it was touched; remove it by hand if it is not needed")
+    entry.remove()
+    if not force:
+        raise NotFoundError("container does not exist", value=entry.id, hint="its empty state directory was removed")
+
+
+def run_poststop(settings: Settings, entry: store.Entry, found: dict[str, Any]) -> None:
+    """poststop hooks; a failing one is a warning and the next still runs (runtime.md, Lifecycle 12)."""
+    if not found["config"].get("hooks", {}).get("poststop"):
+        return
+    from pyruntime.lifecycle import hooks
+    from pyruntime.lifecycle.prepare import hook_state
+
+    spec = state.spec(found)
+    value = hook_state(entry.id, "stopped", 0, found["bundle"], spec)
+    hooks.run_poststop(spec.hooks.poststop, value, settings.warn)
+
+

@@ -1,0 +1,103 @@
+"""Hooks in the runtime's namespaces: prestart, createRuntime, poststart, poststop (runtime.md, POSIX-platform Hooks).
+
+A list of hooks is a small plan for container-init without namespaces: join the container's cgroup, then one `hook` step
+each. So timeouts, output and descriptors are handled once, in C, and a hook dies with the container's cgroup.
+"""
+
+from __future__ import annotations
+
+from posix import environ, getcwd  # noqa: A004
+
+from pyruntime.errors import HostError, RuntimeFailure
+from pyruntime.lifecycle import process
+from pyruntime.lifecycle.drive import Drive, Job
+from pyruntime.plan.opcodes import BARRIERS
+from pyruntime.plan.step import HostStep, Plan, Step
+from pyruntime.spec import document
+from pyruntime.spec.config import Spec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pyruntime.spec.config import Hook
+
+
+
+def run_all(hooks: tuple[Hook, ...], kind: str, state: dict[str, Any], cwd: str,
+            cgroup_paths: tuple[tuple[str, str], ...] = (), *, first: int = 0) -> None:
+    """Run the hooks in order. Raises HookError at the first that fails, named `KIND hook #I`."""
+    if not hooks:
+        return
+    text = document.dump(state)
+    steps = [_step(hook, f"/hooks/{kind}/{first + index}", text, cwd) for index, hook in enumerate(hooks)]
+    plan = _plan(steps, cgroup_paths)
+    null = _open_null()
+    job = Job(spec=Spec("1.3.0"), plan=plan, name=kind, stdio=(null, null, null))
+    try:
+        with Drive(job) as drive:
+            drive.run()
+            _finish(drive)
+    finally:
+        _close(null)
+
+
+def _finish(drive: Drive) -> None:
+    """Read to the end; stage 0 exits 0 when every hook did."""
+    try:
+        while True:
+            message = drive.link.receive()
+            if message.type == "ERROR":
+                raise drive.failure(message)
+            if message.type == "EOF":
+                break
+    finally:
+        if drive.stage0_pidfd >= 0:
+            code = process.reap(drive.stage0_pidfd)
+    if code:
+        raise HostError(f"hook runner ended with {code}", hint="the hooks were killed with the container's cgroup")
+
+
+def _step(hook: Hook, origin: str, state: str, cwd: str) -> Step:
+    env = hook.env if hook.env is not None else own_environment()
+    argv = hook.args or (hook.path,)
+    return Step("hook", (hook.path, argv, env, (hook.timeout_s or 0) * 1000, (state,), cwd), origin)
+
+
+def own_environment() -> tuple[str, ...]:
+    """The runtime's environment, which a hook without `env` inherits (contract 1.10)."""
+    return tuple(f"{_text(name)}={_text(value)}" for name, value in environ.items())
+
+
+def _text(value: bytes | str) -> str:
+    return value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
+
+
+def _plan(steps: list[Step], cgroup_paths: tuple[tuple[str, str], ...]) -> Plan:
+    joins = tuple(HostStep("cg_join", (path,)) for _, path in cgroup_paths)
+    return Plan((HostStep("spawn", ()), *joins, Step("barrier", (BARRIERS["joined"],)),
+                 HostStep("release", ("joined",)), *steps), slots=2)
+
+
+def _open_null() -> int:
+    from posix import O_CLOEXEC, O_RDWR, open  # noqa: A004
+
+    return open("/dev/null", O_RDWR | O_CLOEXEC)
+
+
+def _close(fd: int) -> None:
+    from posix import close
+
+    close(fd)
+
+
+def run_poststop(hooks: tuple[Hook, ...], state: dict[str, Any], warn: Callable[[str], None]) -> None:
+    """Every hook, whatever the others did; a failure is a warning (contract 3.2)."""
+    for index, hook in enumerate(hooks):
+        try:
+            run_all((hook,), "poststop", state, getcwd(), first=index)
+        except (RuntimeFailure, OSError) as failure:
+            warn(str(failure))
+
+

@@ -1,0 +1,170 @@
+"""The host lane: one function per host step, called with the Drive and the step's arguments.
+
+What a step opens it hands to the drive (`own`); what it makes in the world (cgroups, FIFOs) was written to `identity`
+before, so that a later `delete --force` finds it. Failures are OSError, which `failure` turns into the step's words.
+"""
+
+from __future__ import annotations
+
+from errno import EINVAL, ENOSYS
+from posix import O_CLOEXEC, O_RDWR, chown, close, fstat, open  # noqa: A004
+from posix import mkfifo as make_fifo
+
+from pyruntime.errors import HostError, RuntimeFailure
+from pyruntime.native import kernel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyruntime.lifecycle.drive import Drive
+    from pyruntime.plan.step import HostStep
+
+O_PATH = 0o10000000
+O_NOFOLLOW = 0o400000
+MS_REC = 0x4000
+MS_SLAVE = 1 << 19
+SCAN_TYPES = 0o170000
+
+
+def cg_make(drive: Drive, path: str) -> None:
+    """Make the cgroup and its missing parents."""
+    from pyruntime.cgroup import manager
+
+    manager.make(path)
+
+
+def cg_write(drive: Drive, file: str, data: str) -> None:
+    """Write one value."""
+    from pyruntime.cgroup import manager
+
+    manager.write(file, data)
+
+
+def cg_join(drive: Drive, path: str) -> None:
+    """Put stage 0 in the cgroup; it has not cloned yet, so init is born there."""
+    kernel.write_file(f"{path}/cgroup.procs", str(drive.stage0_pid).encode())
+
+
+def open_tree(drive: Drive, path: str, slot: int, recursive: int, propagation: int, follow: int) -> None:
+    """A detached bind of a host path, with the propagation it will have in the container (DESIGN, runtime 8)."""
+    flags = kernel.OPEN_TREE_CLONE | (kernel.AT_RECURSIVE if recursive else 0)
+    flags |= 0 if follow else kernel.AT_SYMLINK_NOFOLLOW
+    fd = drive.own(kernel.open_tree(path, flags))
+    wanted = propagation or MS_SLAVE | MS_REC
+    try:
+        kernel.mount_setattr(fd, flags=kernel.AT_RECURSIVE if wanted & MS_REC else 0, propagation=wanted & ~MS_REC)
+    except OSError as error:
+        if error.errno != ENOSYS:
+            raise
+        kernel.mount_propagation(fd, wanted)
+    drive.slots[slot] = fd
+
+
+def open_root(drive: Drive, path: str, slot: int, recursive: int) -> None:
+    """A detached bind of the rootfs. Its own final name is not followed."""
+    open_tree(drive, path, slot, recursive, 0, 0)
+
+
+def open_ns(drive: Drive, path: str, nstype: int, slot: int) -> None:
+    """A namespace file, checked again to be of its type (S36)."""
+    from fcntl import ioctl
+
+    fd = drive.own(open(path, O_CLOEXEC))
+    if ioctl(fd, 0xB703) != nstype:  # NS_GET_NSTYPE
+        raise OSError(EINVAL, f"namespace path {path}: not a namespace of that type")
+    drive.slots[slot] = fd
+
+
+def open_device(drive: Drive, path: str, mode: int, dev: int, slot: int) -> None:
+    """A detached bind of a host device node, for where mknod is not allowed; checked by type and number (S2)."""
+    fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC)
+    try:
+        there = fstat(fd)
+        if there.st_mode & SCAN_TYPES != mode & SCAN_TYPES or there.st_rdev != dev:
+            raise OSError(EINVAL, f"device {path}: the host's node is another device")
+        drive.slots[slot] = drive.own(kernel.open_tree(b"", kernel.OPEN_TREE_CLONE | kernel.AT_EMPTY_PATH, dir_fd=fd))
+    finally:
+        close(fd)
+
+
+def keep_fd(drive: Drive, number: int, slot: int) -> None:
+    """A descriptor of the caller; borrowed."""
+    fstat(number)
+    drive.slots[slot] = number
+
+
+def connect(drive: Drive, kind: str, slot: int) -> None:
+    """The connected console socket, opened by create before anything was made."""
+    drive.slots[slot] = drive.job.console_fd
+
+
+def fifos(drive: Drive, fifo_slot: int, err_slot: int) -> None:
+    """exec.fifo and exec.err, owned by the container's root, held open by init alone (DESIGN, runtime 7)."""
+    entry = drive.job.entry
+    assert entry is not None
+    for name, slot in (("exec.fifo", fifo_slot), ("exec.err", err_slot)):
+        make_fifo(name, 0o622, dir_fd=entry.fd)
+        fd = drive.own(open(name, O_RDWR | O_CLOEXEC | O_NOFOLLOW, dir_fd=entry.fd))
+        if drive.job.fifo_owner != (0, 0):
+            chown(fd, *drive.job.fifo_owner)
+        drive.slots[slot] = fd
+
+
+def spawn(drive: Drive) -> None:
+    """Start container-init."""
+    drive.spawn()
+
+
+def id_map(drive: Drive, kind: str, lines: tuple[tuple[int, int, int], ...]) -> None:
+    """One write of the whole map (user_namespaces(7))."""
+    text = "".join(f"{inner} {outer} {size}\n" for inner, outer, size in lines)
+    kernel.write_file(f"/proc/{drive.stage0_pid}/{kind}_map", text.encode())
+
+
+def set_groups(drive: Drive, allow: int) -> None:
+    """`deny` before an unprivileged gid_map (user_namespaces(7))."""
+    kernel.write_file(f"/proc/{drive.stage0_pid}/setgroups", b"allow" if allow else b"deny")
+
+
+def record_pid(drive: Drive) -> None:
+    """Learn init's pid and write it to `identity`."""
+    drive.wait_pid()
+
+
+def hooks(drive: Drive, kind: str) -> None:
+    """prestart or createRuntime, in the container's cgroup."""
+    drive.job.on_hooks(kind)
+
+
+def rlimit(drive: Drive, kind: int, soft: int, hard: int) -> None:
+    """A limit of init, set from outside so that it cannot hinder init's own last steps."""
+    kernel.prlimit(drive.pid, kind, soft, hard)
+
+
+def save_state(drive: Drive) -> None:
+    """state.json; from now on the container is `created`."""
+    drive.job.on_ready()
+
+
+def release(drive: Drive, barrier: str) -> None:
+    """Let init go on from the barrier it is at."""
+    drive.release(barrier)
+
+
+STEPS: dict[str, Callable[..., None]] = {
+    step.__name__: step
+    for step in (cg_make, cg_write, cg_join, open_tree, open_root, open_ns, open_device, keep_fd, connect, fifos, spawn,
+                 id_map, set_groups, record_pid, hooks, rlimit, save_state, release)
+}  # fmt: skip
+
+
+def failure(step: HostStep | None, error: OSError) -> RuntimeFailure:
+    """The words for a host step that the kernel refused."""
+    if step is None:
+        return HostError(str(error.strerror or error), errno=error.errno or 0)
+    from pyruntime.plan import messages
+
+    return messages.host_error(step, error.errno or 0, error.strerror or str(error))
+
+

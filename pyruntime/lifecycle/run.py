@@ -1,0 +1,102 @@
+"""run: create and start in one call, then stay until the end, or return at once when detached (contract 3.3)."""
+
+from __future__ import annotations
+
+from posix import close, getcwd
+
+from pyruntime.errors import HostError, ProgramError, RuntimeFailure, SpecError
+from pyruntime.host.probe import clean_path
+from pyruntime.lifecycle import create, delete, foreground, process
+from pyruntime.lifecycle.prepare import bundle_path, prepare
+from pyruntime.lifecycle.start import start_entry
+from pyruntime.native import kernel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyruntime.lifecycle.create import Launched
+    from pyruntime.lifecycle.settings import Settings
+    from pyruntime.spec.config import Spec
+
+
+def run(settings: Settings, container_id: str, bundle: str = "", *, config: str = "config.json", detach: bool = False,
+        keep: bool = False, console_socket: str = "", pidfd_socket: str = "", pid_file: str = "",
+        no_pivot: bool = False, no_new_keyring: bool = False, preserve_fds: int = 0, listen_fds: int = 0,
+        notify_socket: str = "", no_subreaper: bool = False, stdio: tuple[int, int, int] = (0, 1, 2),
+        signals: bool = False) -> int:
+    """The program's exit code (128 + n for signal n), 0 when detached. The container is deleted unless `keep`.
+
+    `signals` blocks all signals of this thread and forwards them: for the command line. A failure to start is raised;
+    one after the program was let go (a late execve) has left the container deleted too.
+    """
+    options = create.make_options(settings, container_id, no_pivot=no_pivot, no_new_keyring=no_new_keyring,
+                                  preserve_fds=preserve_fds, listen_fds=listen_fds, console=True)
+    pid_path = clean_path(getcwd(), pid_file) if pid_file else ""
+    prepared = prepare(settings, bundle_path(bundle), options, config=config,
+                       adjust=lambda spec: _terminal(spec, detach=detach, console_socket=console_socket))
+    assert prepared.spec.process is not None
+    own_tty = prepared.spec.process.terminal and not console_socket
+    console, far = kernel.streampair() if own_tty else (-1, create.connect_console(console_socket))
+    watcher = foreground.Foreground() if signals and not detach else None
+    terminal: foreground.Terminal | None = None
+    try:
+        launched = create.launch(settings, prepared, stdio=stdio, console_fd=far)
+        with launched.entry:
+            try:
+                create.finish(launched, pidfd_socket=pidfd_socket, pid_path=pid_path)
+                if own_tty:
+                    terminal = take_terminal(console)
+                start_entry(settings, launched.entry, launched.state | {"config": prepared.document})
+            except BaseException as failure:
+                _abandon(settings, launched, failure)
+                raise
+            if detach:
+                close(launched.pidfd)
+                return 0
+    finally:
+        for fd in (console, far):
+            if fd >= 0:
+                close(fd)
+    return _stay(settings, launched, watcher, terminal, keep=keep)
+
+
+def _terminal(spec: Spec, *, detach: bool, console_socket: str) -> Spec:
+    """The rule between process.terminal, --detach and --console-socket (contract 1.7)."""
+    if detach:
+        return create.terminal_check(console_socket)(spec)
+    if console_socket:
+        raise SpecError("cannot use console socket if runc will not detach or allocate tty", field="/process/terminal",
+                        hint="drop --console-socket, or detach")
+    return spec
+
+
+def take_terminal(console: int) -> foreground.Terminal:
+    """The master that init sent, in raw mode with the host's terminal."""
+    _, fds = kernel.receive(console, 64, max_fds=1, timeout_ms=30_000)
+    if not fds:
+        raise HostError("container init sent no console", field="/process/terminal")
+    terminal = foreground.Terminal(fds[0])
+    terminal.enter()
+    return terminal
+
+
+def _abandon(settings: Settings, launched: Launched, failure: BaseException) -> None:
+    """The program never ran: undo everything, and keep the cause first in what is raised."""
+    create.abandon(settings, launched)
+    close(launched.pidfd)
+    if isinstance(failure, ProgramError | RuntimeFailure) and not failure.message.startswith(create.START_FAILED):
+        failure.within(create.START_FAILED)
+
+
+def _stay(settings: Settings, launched: Launched, watcher: foreground.Foreground | None,
+          terminal: foreground.Terminal | None, *, keep: bool) -> int:
+    """Wait for the end; then the container goes, whatever happened to the wait."""
+    try:
+        if watcher is not None:
+            return watcher.wait(launched.pidfd, terminal)
+        return process.reap(launched.pidfd)
+    finally:
+        if terminal is not None:
+            terminal.leave()
+        close(launched.pidfd)
+        if not keep:
+            delete.delete(settings, launched.prepared.options.id, force=True)

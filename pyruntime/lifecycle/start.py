@@ -1,0 +1,100 @@
+"""start: one byte into exec.fifo, and the answer from exec.err (DESIGN, runtime 7).
+
+init holds both FIFOs open for reading and writing from `created` until execve. EOF on exec.err means that execve has
+taken place (or that init died); a record on it is the step that failed after the byte.
+"""
+
+from __future__ import annotations
+
+from errno import ENOENT, ENXIO
+from posix import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY, close, open, read, set_blocking, write  # noqa: A004
+
+from pyruntime.errors import HostError, RuntimeFailure, StateError
+from pyruntime.lifecycle import process, state, states, store
+from pyruntime.native.init import Message, parse_message
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyruntime.lifecycle.settings import Settings
+
+DEATH_TIMEOUT_MS = 10_000
+
+
+def start(settings: Settings, container_id: str) -> None:
+    """Run the container's program. Raises StateError, ProgramError, HookError."""
+    with store.lookup(settings.root, container_id) as entry:
+        entry.lock()
+        found = state.load(entry)
+        states.check(state.status(entry, found), "start", container_id)
+        start_entry(settings, entry, found)
+
+
+def start_entry(settings: Settings, entry: store.Entry, found: dict[str, Any]) -> None:
+    """The same on a locked entry whose status is `created`; poststart hooks included."""
+    message = _release(entry)
+    if message.type == "ERROR":
+        _wait_for_death(found)
+        raise _failure(found, message)
+    if found["config"].get("hooks"):
+        _poststart(settings, entry, found)
+
+
+def _release(entry: store.Entry) -> Message:
+    """Write the byte and read until init has become the program, or says why not."""
+    try:
+        err = open("exec.err", O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW, dir_fd=entry.fd)
+    except OSError as error:
+        raise HostError("exec.err is missing", errno=error.errno or ENOENT, hint="its state is damaged; delete --force") from error
+    try:
+        try:
+            fifo = open("exec.fifo", O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW, dir_fd=entry.fd)
+        except OSError as error:
+            if error.errno == ENXIO:
+                raise StateError("cannot start an already running container") from error
+            raise
+        write(fifo, b"0")
+        close(fifo)
+        set_blocking(err, True)
+        data = b""
+        while chunk := read(err, 65536):
+            data += chunk
+        return parse_message(data)
+    finally:
+        close(err)
+
+
+def _wait_for_death(found: dict[str, Any]) -> None:
+    pidfd = process.open_process(int(found["init_process_pid"]), int(found["init_process_start"]))
+    if pidfd >= 0:
+        process.is_dead(pidfd, DEATH_TIMEOUT_MS)
+        close(pidfd)
+
+
+def _failure(found: dict[str, Any], message: Message) -> RuntimeFailure:
+    from pyruntime.plan import messages
+
+    op, origin, subject = found.get("start_steps", {}).get(str(message.step), ("execve", "/process/args/0", ""))
+    detail = message.payload.decode("utf-8", "replace")
+    return messages.start_error(op, origin, subject, message.errno, detail, message.value)
+
+
+def _poststart(settings: Settings, entry: store.Entry, found: dict[str, Any]) -> None:
+    """poststart hooks; one that fails kills the container (contract 3.2)."""
+    from pyruntime.lifecycle import hooks
+    from pyruntime.lifecycle.prepare import hook_state
+
+    spec = state.spec(found)
+    if not spec.hooks.poststart:
+        return
+    value = hook_state(entry.id, "running", int(found["init_process_pid"]), found["bundle"], spec)
+    try:
+        hooks.run_all(spec.hooks.poststart, "poststart", value, found["bundle"], tuple(found["cgroup_paths"].items()))
+    except RuntimeFailure:
+        from pyruntime.lifecycle import cleanup
+
+        left = cleanup.remains(entry)
+        if left is not None:
+            cleanup.kill(left)
+        raise
