@@ -1,0 +1,64 @@
+"""features: what this runtime can do, as features.md has it; no root needed, no state touched (contract 2.4)."""
+
+from __future__ import annotations
+
+from pyruntime.host.probe import read_file
+from pyruntime.lifecycle.prepare import OCI_VERSION
+from pyruntime.native import seccomp as native_seccomp
+from pyruntime.plan import seccomp
+from pyruntime.plan.kernel import CAPABILITIES
+from pyruntime.plan.mounts import mount_option_names
+from pyruntime.spec import parse_seccomp
+from pyruntime.version import COMMIT, VERSION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+HOOKS = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
+NAMESPACES = ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"]
+
+
+def features() -> dict[str, Any]:
+    """The document. What is false or left out is not supported; nothing is claimed that a later version brings."""
+    annotations = {"org.pyruntime.version": VERSION}
+    if COMMIT:
+        annotations["org.pyruntime.commit"] = COMMIT
+    version = native_seccomp.libseccomp_version()
+    if version:
+        annotations["io.github.seccomp.libseccomp.version"] = version
+    return {
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": OCI_VERSION,
+        "hooks": HOOKS,
+        "mountOptions": sorted(mount_option_names()),
+        "linux": _linux(bool(version)),
+        "annotations": annotations,
+        "potentiallyUnsafeConfigAnnotations": ["bundle"],
+    }
+
+
+def _linux(has_seccomp: bool) -> dict[str, Any]:
+    last = int(read_file("/proc/sys/kernel/cap_last_cap", 16))
+    return {
+        "namespaces": NAMESPACES,
+        "capabilities": [f"CAP_{name}" for name in CAPABILITIES[: last + 1]],
+        "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
+        "seccomp": _seccomp() if has_seccomp else {"enabled": False},
+        "apparmor": {"enabled": False},
+        "selinux": {"enabled": False},
+        "intelRdt": {"enabled": False},
+        "mountExtensions": {"idmap": {"enabled": False}},
+        "netDevices": {"enabled": False},
+    }
+
+
+def _seccomp() -> dict[str, Any]:
+    return {
+        "enabled": True,
+        "actions": sorted(seccomp.ACTIONS),
+        "operators": sorted(seccomp.OPERATORS),
+        "archs": sorted(parse_seccomp.ARCHITECTURES),
+        "knownFlags": sorted(seccomp.FLAGS),
+        "supportedFlags": sorted(name for name, (flag, _) in seccomp.FLAGS.items() if native_seccomp.flag_supported(flag)),
+    }

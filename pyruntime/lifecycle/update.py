@@ -1,0 +1,63 @@
+"""update: new limits for a living container; all of them, or the old ones again (contract 1.4, update)."""
+
+from __future__ import annotations
+
+from pyruntime.cgroup import manager
+from pyruntime.cgroup.update import compile_update, resources_from_flags
+from pyruntime.errors import RuntimeFailure
+from pyruntime.host.cgroup_probe import probe_cgroup
+from pyruntime.lifecycle import state, states, store
+from pyruntime.spec import document
+from pyruntime.spec.parse import parse_resources
+from pyruntime.spec.render import resources_document
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyruntime.lifecycle.settings import Settings
+    from pyruntime.spec.linux import Resources
+
+
+def update(settings: Settings, container_id: str, *, resources: bytes | None = None,
+           flags: dict[str, str] | None = None) -> None:
+    """Merge a LinuxResources document, or single flags, into the container's limits and apply them.
+
+    Device rules are never touched. When a write is refused the old values are written again and the error is raised.
+    """
+    if resources is not None:
+        change = parse_resources(document.load(resources, name="resources"))
+    else:
+        change = resources_from_flags(flags or {})
+    with store.lookup(settings.root, container_id) as entry:
+        entry.lock()
+        found = state.load(entry)
+        states.check(state.status(entry, found), "update", container_id)
+        merged = _apply(found, change)
+        _save(entry, found, merged)
+
+
+def _apply(found: dict[str, Any], change: Resources) -> Resources:
+    """The merged resources, after every write; raises when one was refused and the old values stand again."""
+    saved = state.spec(found).linux.resources
+    paths, facts = tuple(found["cgroup_paths"].items()), probe_cgroup()
+    merged, writes = compile_update(saved, change, paths, facts)
+    try:
+        for write in writes:
+            manager.write(*write.args)
+    except (RuntimeFailure, OSError):
+        _, back = compile_update(merged, saved, paths, facts)
+        for write in back:
+            try:
+                manager.write(*write.args)
+            except (RuntimeFailure, OSError):  # what was never changed may not take its own old value either
+                continue
+        raise
+    return merged
+
+
+def _save(entry: store.Entry, found: dict[str, Any], merged: Resources) -> None:
+    linux = dict(found["config"].get("linux") or {})
+    linux["resources"] = resources_document(merged)
+    found["config"] = found["config"] | {"linux": linux}
+    entry.write("state.json", document.dump(found).encode("utf-8", "surrogateescape"))
