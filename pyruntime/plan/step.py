@@ -112,3 +112,30 @@ class ExecOptions(Record):
     console: bool = False
     no_new_keyring: bool = False
     keyring_token: str = ""
+
+
+class CgroupPlan(Record):
+    """What the cgroup room adds to a plan; all of it is host steps, in order.
+
+    `paths`: controller (or "name=systemd", or "" for the unified tree) and the container's absolute directory.
+    `make` creates, `early` writes before anyone joins, `join` moves stage 0 in, `limits` writes after that.
+    """
+
+    paths: tuple[tuple[str, str], ...] = ()
+    make: tuple[HostStep, ...] = ()
+    early: tuple[HostStep, ...] = ()
+    join: tuple[HostStep, ...] = ()
+    limits: tuple[HostStep, ...] = ()
+
+
+class Plan(Record):
+    """Both lanes in execution order. `slots` is how many descriptors container-init keeps."""
+
+    steps: tuple[Step | HostStep, ...]
+    slots: int
+    fd_base: int = 3
+    warnings: tuple[tuple[str, str], ...] = ()  # (pointer, text)
+
+    def init_steps(self) -> tuple[Step, ...]:
+        """The init lane, in order."""
+        return tuple(step for step in self.steps if step.lane == "init")  # type: ignore[misc]
