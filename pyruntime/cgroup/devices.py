@@ -180,3 +180,6 @@ def _inside(inner: Node, outer: Node) -> bool:
 
 def _overlap(one: Node, two: Node) -> bool:
     return one[0] == two[0] and all(a is None or b is None or a == b for a, b in zip(one[1:], two[1:]))
+
+
+DEFAULT_TEXTS = frozenset(_text((rule.type, rule.major, rule.minor), frozenset(rule.access)) for rule in DEFAULT_RULES)

@@ -1,0 +1,502 @@
+"""The container's cgroups on this host: make, write, join, look, signal, freeze, remove.
+
+`paths` everywhere are pairs (controller, or "" for the unified tree; the container's directory), as saved in
+`identity` and state.json; nothing else is needed, so a container whose state is damaged can still be ended.
+
+Rules of this file:
+1. Every loop has a deadline. What lies below the container's directory may be made by a hostile process; it is only
+   reached through subtree.py, which is imported when there is something to look for.
+2. Our own pid is never signalled.
+"""
+
+from __future__ import annotations
+
+from errno import EBUSY, EINVAL, ENOENT, ENOTEMPTY, EOPNOTSUPP, EPERM, ESRCH
+from posix import O_CLOEXEC, O_RDONLY, O_WRONLY, close, getpid, mkdir, open, read, rmdir, strerror  # noqa: A004
+from posix import kill as kill_pid
+from posix import stat as stat_path
+from posix import write as write_fd
+from time import monotonic, sleep
+
+from pyruntime.errors import HostError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pyruntime.host.facts import CgroupFacts
+
+    Paths = tuple[tuple[str, str], ...]
+
+SIGKILL = 9
+KILL_TIMEOUT_S = 10.0
+FREEZE_TIMEOUT_S = 10.0
+SWEEP_FREEZE_S = 0.3  # how long one round of freeze, kill, thaw waits for the freeze
+JOIN_TRIES, JOIN_PAUSE_S = 5, 0.03
+
+# A file that may be missing, with the values for which nothing is lost then; None: any value.
+MAY_LACK: dict[str, tuple[str, ...] | None] = {
+    "memory.memsw.limit_in_bytes": ("-1",),  # no swap accounting
+    "memory.swap.max": ("max", "0"),
+    "cpu.cfs_burst_us": None,  # Linux 5.14
+}
+# EINVAL because of an older value of another file, in a cgroup that was there before: that one is lifted first.
+# What the config says about it is written right after.
+LIFT_FIRST = {
+    "memory.limit_in_bytes": ("memory.memsw.limit_in_bytes", "-1"),
+    "cpu.cfs_period_us": ("cpu.cfs_quota_us", "-1"),
+}
+
+
+# -- making
+
+def missing(paths: Paths, facts: CgroupFacts | None = None) -> tuple[str, ...]:
+    """The directories of `paths` and their parents that do not exist: those that making the container will create."""
+    mounts = {hierarchy.mount for hierarchy in facts.hierarchies} if facts else ()
+    found: list[str] = []
+    for _, path in paths:
+        while path and path not in mounts and path not in found and not _exists(path):
+            found.append(path)
+            path = path.rpartition("/")[0]  # noqa: PLW2901 - climbs
+    return tuple(found)
+
+
+def make(path: str) -> tuple[str, ...]:
+    """Make a cgroup and its missing parents; returns those that were made here, parents first.
+
+    A v1 cpuset without CPUs or memory nodes takes its parent's, since no process may join an empty one.
+    Raises HostError.
+    """
+    made = _make(path)
+    _fill_cpuset(path)
+    return made
+
+
+def _make(path: str) -> tuple[str, ...]:
+    try:
+        mkdir(path, 0o755)
+    except FileExistsError:
+        return ()
+    except FileNotFoundError:
+        parent = path.rpartition("/")[0]
+        if not parent:
+            raise
+        return (*_make(parent), *_make(path))
+    except OSError as error:
+        raise _error(f"mkdir {path}", error) from error
+    return (path,)
+
+
+def _fill_cpuset(path: str) -> None:
+    try:
+        if _read(f"{path}/cpuset.cpus").strip() and _read(f"{path}/cpuset.mems").strip():
+            return
+    except OSError:
+        return
+    if not _exists(f"{path}/cpuset.memory_migrate"):
+        return  # the unified tree: empty means the parent's
+    parent = path.rpartition("/")[0]
+    _fill_cpuset(parent)
+    for file in ("cpuset.cpus", "cpuset.mems"):
+        if not _read(f"{path}/{file}").strip():
+            write(f"{path}/{file}", _read(f"{parent}/{file}").decode().strip())
+
+
+def join(path: str, pid: int) -> None:
+    """Move process `pid` into the cgroup `path`. Raises HostError.
+
+    EINVAL is tried again: a task just born may not be moved yet (TASK_NEW in kernel/sched/core.c).
+    """
+    file = f"{path}/cgroup.procs"
+    for left in range(JOIN_TRIES - 1, -1, -1):
+        try:
+            _put(file, str(pid))
+        except OSError as error:
+            if error.errno == EINVAL and left:
+                sleep(JOIN_PAUSE_S)
+                continue
+            raise _error(f"unable to apply cgroup configuration: failed to write {pid}", error, file=file) from error
+        return
+
+
+def warm_up(facts: CgroupFacts) -> None:
+    """Make joins that follow within some milliseconds cheap; call it in a helper thread at the start of create or exec.
+
+    The first write to any cgroup.procs waits for a grace period of the kernel (cgroup_threadgroup_rwsem: 4 to 9 ms
+    on an idle machine), the ones right after it do not. Moving ourselves where we are already changes nothing but pays
+    that wait while other work goes on. Errors are not of interest.
+    """
+    for hierarchy in facts.hierarchies:
+        try:
+            _put(f"{hierarchy.mount}{hierarchy.own}/cgroup.procs", "0")
+        except OSError:
+            continue
+        return
+
+
+# -- writing
+
+def write(file: str, data: str, origin: str = "") -> None:
+    """One write(2) of `data` to a cgroup file; `origin` becomes the field of an error. Raises HostError.
+
+    A missing file is passed over only where nothing is lost (MAY_LACK, hugetlb reservations, DEFAULT_RULES).
+    """
+    try:
+        _put(file, data)
+    except OSError as error:
+        _write_refused(file, data, origin, error)
+
+
+def apply(writes: Iterable[tuple[str, str, str]]) -> None:
+    """`write` for each (file, data, origin), in order. Raises HostError at the first refusal."""
+    for file, data, origin in writes:
+        write(file, data, origin)
+
+
+def _put(file: str, data: str) -> None:
+    fd = open(file, O_WRONLY | O_CLOEXEC)
+    try:
+        write_fd(fd, data.encode("utf-8", "surrogateescape"))
+    finally:
+        close(fd)
+
+
+def _write_refused(file: str, data: str, origin: str, error: OSError) -> None:
+    """Do what can be done about a refused write; else raise HostError in the peers' words."""
+    directory, _, name = file.rpartition("/")
+    number = error.errno
+    if _may_pass(name, data, number):
+        return
+    try:
+        if number == EINVAL and name in LIFT_FIRST:
+            other, lifted = LIFT_FIRST[name]
+            _put(f"{directory}/{other}", lifted)
+            _put(file, data)
+            return
+        if number == ENOENT and name == "io.bfq.weight":
+            from pyruntime.cgroup.writes import io_weight  # noqa: PLC0415 - only without BFQ
+
+            device, _, weight = data.rpartition(" ")
+            _put(f"{directory}/io.weight", f"{device or 'default'} {io_weight(int(weight))}")
+            return
+        if name == "cgroup.subtree_control" and " " in data:
+            for word in data.split(" "):
+                _enable(file, word)
+            return
+    except OSError as second:
+        error = second
+    raise _write_error(file, data, origin, error) from error
+
+
+def _may_pass(name: str, data: str, number: int | None) -> bool:
+    if number == ENOENT:
+        if name.startswith("hugetlb.") and ".rsvd." in name:  # Linux 5.7
+            return True
+        return name in MAY_LACK and (MAY_LACK[name] is None or data in (MAY_LACK[name] or ()))
+    if number == EPERM and name == "devices.allow":
+        # The parent lacks a device of the list that no config asked for: not given, nothing is weakened.
+        from pyruntime.cgroup.devices import DEFAULT_TEXTS  # noqa: PLC0415 - only on this failure
+
+        return data in DEFAULT_TEXTS
+    return False
+
+
+def _enable(file: str, word: str) -> None:
+    """One controller of many: a failure shows when a limit needs it."""
+    try:
+        _put(file, word)
+    except OSError as error:
+        if error.errno == EOPNOTSUPP:
+            raise
+
+
+def _write_error(file: str, data: str, origin: str, error: OSError) -> HostError:
+    directory, _, name = file.rpartition("/")
+    if name == "memory.limit_in_bytes" and error.errno == EBUSY:
+        usage, peak = (_number(f"{directory}/memory.{word}usage_in_bytes") for word in ("", "max_"))
+        return HostError(f"unable to set memory limit to {data} (current usage: {usage}, peak usage: {peak})",
+                         errno=EBUSY, field=origin, value=data, hint="the container already uses more than that")
+    if name == "cgroup.subtree_control" and error.errno == EOPNOTSUPP:
+        return HostError(f'cannot enable controllers in cgroup "{directory}": it is in threaded mode', errno=EOPNOTSUPP,
+                         field=origin, value=data, hint="choose a cgroupsPath outside of threaded cgroups")
+    return _error(f'failed to write "{data}"', error, file=file, field=origin, value=data)
+
+
+def _error(what: str, error: OSError, *, file: str = "", field: str = "", value: str = "") -> HostError:
+    """`what`, the call and file that failed and the kernel's answer, in the shape of the peers."""
+    text = strerror(error.errno or 0).lower()
+    if error.filename is not None and file:
+        return HostError(f"open {file}: {text}", errno=error.errno or 0, field=field, value=value)
+    where = f"write {file}: " if file else ""
+    return HostError(f"{what}: {where}{text}", errno=error.errno or 0, field=field, value=value)
+
+
+# -- looking
+
+def check_empty(paths: Paths) -> None:
+    """Refuse, as HostError, cgroups that others live in or that are frozen; ones that do not exist are fine."""
+    there = tuple((name, path) for name, path in paths if _exists(path))
+    if not there:
+        return
+    found = _all_processes(there, monotonic() + KILL_TIMEOUT_S)
+    if found:
+        raise HostError(f"container's cgroup is not empty: {len(found)} process(es) found", field="/linux/cgroupsPath",
+                        hint="another container or service uses this cgroup: choose another cgroupsPath or id")
+    if frozen(there):
+        raise HostError("container's cgroup unexpectedly frozen", field="/linux/cgroupsPath",
+                        hint="thaw or remove the cgroup first")
+
+
+def processes(paths: Paths, *, timeout_s: float = KILL_TIMEOUT_S) -> list[int]:
+    """Host pids in the container's cgroup and all below it, sorted; [] when it is gone. Raises HostError after the time."""
+    from pyruntime.cgroup.subtree import processes_below  # noqa: PLC0415 - rule 1
+
+    path = _main_path(paths)
+    return sorted(processes_below(path, monotonic() + timeout_s)) if path else []
+
+
+def frozen(paths: Paths) -> bool:
+    """Whether the cgroup is frozen or about to be; one read. False without a freezer or without the cgroup."""
+    names = dict(paths)
+    if "freezer" in names:
+        file, value = f"{names['freezer']}/freezer.state", b"THAWED"
+    elif "" in names:
+        file, value = f"{names['']}/cgroup.freeze", b"0"
+    else:
+        return False
+    try:
+        return not _read(file).startswith(value)
+    except OSError:
+        return False
+
+
+def _main_path(paths: Paths) -> str:
+    """The directory to look for processes in; every hierarchy holds all of them."""
+    names = dict(paths)
+    for name in ("freezer", "", "devices"):
+        if name in names:
+            return names[name]
+    return paths[0][1] if paths else ""
+
+
+# -- freezing and signals
+
+def freeze(paths: Paths, *, timeout_s: float = FREEZE_TIMEOUT_S) -> None:
+    """Stop every process of the container and return when all are stopped.
+
+    A v1 cgroup can stay FREEZING when a process forks or waits in the kernel; writing again, with a short thaw now
+    and then, helps (cgroup-v1/freezer-subsystem.rst). On failure the cgroup is left thawed. Raises HostError.
+    """
+    names = dict(paths)
+    deadline = monotonic() + timeout_s
+    if "freezer" in names:
+        done = _freeze_v1(f"{names['freezer']}/freezer.state", deadline)
+    elif "" in names:
+        write(f"{names['']}/cgroup.freeze", "1")
+        done = _wait_for(f"{names['']}/cgroup.events", b"frozen 1", deadline)
+    else:
+        raise HostError("cannot toggle freezer: cgroups not configured for container")
+    if not done:
+        thaw(paths)
+        raise HostError("unable to freeze", hint=f"some process did not stop within {timeout_s:g} s")
+
+
+def _freeze_v1(file: str, deadline: float) -> bool:
+    tries = 0
+    while True:
+        write(file, "FROZEN")
+        if _read(file).startswith(b"FROZEN"):
+            return True
+        if monotonic() > deadline:
+            return False
+        tries += 1
+        if tries % 50 == 0:
+            write(file, "THAWED")
+            sleep(0.001)
+        elif tries > 10:  # noqa: PLR2004 - most freezes are done at the second look
+            sleep(0.0005)
+
+
+def thaw(paths: Paths) -> None:
+    """Let the processes run again. Nothing happens without a freezer or when the cgroup is gone. Raises HostError."""
+    names = dict(paths)
+    if "freezer" in names:
+        file, data = f"{names['freezer']}/freezer.state", "THAWED"
+    elif "" in names:
+        file, data = f"{names['']}/cgroup.freeze", "0"
+    else:
+        return
+    try:
+        _put(file, data)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _error("unable to thaw", error, file=file) from error
+
+
+def _wait_for(file: str, line: bytes, deadline: float) -> bool:
+    pause = 0.0002
+    while line not in _read(file):
+        if monotonic() > deadline:
+            return False
+        sleep(pause)
+        pause = min(pause * 2, 0.01)
+    return True
+
+
+def kill_all(paths: Paths, signal: int, *, timeout_s: float = KILL_TIMEOUT_S) -> None:
+    """Send `signal` to every process of the container; SIGKILL returns when none is left.
+
+    SIGKILL thaws what is frozen, sub-cgroups included, and works against processes that fork all the time:
+    cgroup.kill (Linux 5.14) where there is a unified tree, else rounds of freeze, kill, thaw. Raises HostError when
+    some live on after `timeout_s`, OSError when a signal is refused.
+    """
+    if signal == SIGKILL:
+        _kill(paths, monotonic() + timeout_s)
+        return
+    was_frozen = frozen(paths)
+    if not was_frozen:
+        _try_freeze(paths)
+    try:
+        _signal(processes(paths, timeout_s=timeout_s), signal)
+    finally:
+        if not was_frozen:
+            thaw(paths)
+
+
+def _kill(paths: Paths, deadline: float) -> None:
+    names = dict(paths)
+    swept = "" in names and _kill_file(f"{names['']}/cgroup.kill")
+    _thaw_below(paths, deadline)
+    pause = 0.0005
+    while True:
+        left = _all_processes(paths, deadline) - {getpid()}
+        if not left:
+            return
+        if monotonic() > deadline:
+            raise HostError(f"unable to kill all processes: {len(left)} left")
+        if not swept:
+            _try_freeze(paths)
+            _signal(_all_processes(paths, deadline), SIGKILL)
+            _thaw_below(paths, deadline)
+        sleep(pause)
+        pause = min(pause * 2, 0.02)
+        swept = swept and pause < 0.02  # noqa: PLR2004 - some may live outside the unified cgroup
+
+
+def _kill_file(file: str) -> bool:
+    try:
+        _put(file, "1")
+    except OSError:
+        return False
+    return True
+
+
+def _all_processes(paths: Paths, deadline: float) -> set[int]:
+    from pyruntime.cgroup.subtree import processes_below  # noqa: PLC0415 - rule 1
+
+    found: set[int] = set()
+    for path in {path for _, path in paths}:
+        found |= processes_below(path, deadline)
+    return found
+
+
+def _try_freeze(paths: Paths) -> None:
+    """Freeze for a moment if that works; without, signals still reach most."""
+    try:
+        freeze(paths, timeout_s=SWEEP_FREEZE_S)
+    except (HostError, OSError):
+        return
+
+
+def _thaw_below(paths: Paths, deadline: float) -> None:
+    """Thaw the container and each sub-cgroup: one that it froze itself would keep its processes from dying."""
+    from pyruntime.cgroup.subtree import write_below  # noqa: PLC0415 - rule 1
+
+    names = dict(paths)
+    if "freezer" in names:
+        write_below(names["freezer"], "freezer.state", b"THAWED", deadline)
+    elif "" in names:
+        write_below(names[""], "cgroup.freeze", b"0", deadline)
+
+
+def _signal(pids: Iterable[int], signal: int) -> None:
+    own = getpid()
+    for pid in pids:
+        if pid == own:
+            continue
+        try:
+            kill_pid(pid, signal)
+        except OSError as error:
+            if error.errno != ESRCH:
+                raise
+
+
+# -- removing
+
+def remove(paths: Paths, created: Iterable[str], *, timeout_s: float = KILL_TIMEOUT_S) -> None:
+    """Remove the container's cgroups among `created` with all below them, then created parents that are empty.
+
+    What is not in `created` existed before the container and stays. A dying process keeps a cgroup busy for a moment,
+    so EBUSY is tried again. Raises HostError after the time, naming what is left.
+    """
+    ours = set(created)
+    tops = {path for _, path in paths if path in ours}
+    deadline = monotonic() + timeout_s
+    busy = [path for path in tops if not _rmdir(path)]
+    pause = 0.0005
+    while busy:
+        from pyruntime.cgroup.subtree import remove_below  # noqa: PLC0415 - rule 1
+
+        for path in busy:
+            remove_below(path, deadline)
+        busy = [path for path in busy if not _rmdir(path)]
+        if busy and monotonic() > deadline:
+            raise HostError(f"unable to remove cgroup {busy[0]}: {strerror(EBUSY).lower()}", errno=EBUSY,
+                            hint="a process still lives in it or below it")
+        if busy:
+            sleep(pause)
+            pause = min(pause * 2, 0.05)
+    for path in sorted(ours - tops, key=len, reverse=True):
+        _rmdir(path)
+
+
+def _rmdir(path: str) -> bool:
+    """Whether the directory is gone; False when it is in use. Raises HostError for anything else."""
+    try:
+        rmdir(path)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno in (EBUSY, ENOTEMPTY):
+            return False
+        raise _error(f"unable to remove cgroup {path}", error) from error
+    return True
+
+
+# -- files
+
+def _read(path: str) -> bytes:
+    fd = open(path, O_RDONLY | O_CLOEXEC)
+    try:
+        chunks = [read(fd, 65536)]
+        while chunks[-1]:
+            chunks.append(read(fd, 65536))
+        return b"".join(chunks)
+    finally:
+        close(fd)
+
+
+def _number(path: str) -> str:
+    try:
+        return _read(path).decode().strip()
+    except OSError:
+        return "unknown"
+
+
+def _exists(path: str) -> bool:
+    try:
+        stat_path(path)
+    except OSError:
+        return False
+    return True
