@@ -128,6 +128,18 @@ class CgroupPlan(Record):
     limits: tuple[HostStep, ...] = ()
 
 
+class Slots:
+    """Numbers of descriptors that both lanes name; 0 is the root and 1 the procfs handle (opcodes.py)."""
+
+    def __init__(self) -> None:
+        self.next = 2
+
+    def take(self) -> int:
+        """A fresh one."""
+        self.next += 1
+        return self.next - 1
+
+
 class Plan(Record):
     """Both lanes in execution order. `slots` is how many descriptors container-init keeps."""
 

@@ -1,0 +1,470 @@
+"""Compile `mounts` (runtime-spec config.md, Mounts; config-linux.md) into steps. Pure.
+
+A bind is a detached clone made by the host (`open_tree`, so its source is resolved in the caller's mount namespace)
+that init attaches inside the root; any other type is made by init itself. Attributes follow as one `mount_setattr`,
+propagation last, in the order of the options. What must stay writable until the root is complete (tmpfs, anything on
+/dev) is made read-only late: those steps come back in `Mounts.late`.
+"""
+
+from __future__ import annotations
+
+from pyruntime.errors import SpecError
+from pyruntime.plan.kernel import (
+    ATTR_ATIME,
+    ATTR_NOATIME,
+    ATTR_NODEV,
+    ATTR_NODIRATIME,
+    ATTR_NOEXEC,
+    ATTR_NOSUID,
+    ATTR_NOSYMFOLLOW,
+    ATTR_RDONLY,
+    ATTR_STRICTATIME,
+    EBUSY,
+    EEXIST,
+    ENOENT,
+    ENOSYS,
+    EPERM,
+    MS_BIND,
+    MS_NOATIME,
+    MS_NODEV,
+    MS_NODIRATIME,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_NOSYMFOLLOW,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REC,
+    MS_RELATIME,
+    MS_REMOUNT,
+    MS_SHARED,
+    MS_SLAVE,
+    MS_STRICTATIME,
+    MS_UNBINDABLE,
+)
+from pyruntime.plan.opcodes import OP_FLAGS
+from pyruntime.plan.step import HostStep, Step, init_step, instead
+from pyruntime.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyruntime.host.facts import BundleFacts, HostFacts
+    from pyruntime.plan.step import CgroupPlan, Slots
+    from pyruntime.spec.config import Mount, Spec
+
+# Mount attributes: option -> (bits set, bits cleared); later options win, as in mount(8).
+ATTRIBUTES = {
+    "ro": (ATTR_RDONLY, 0),
+    "rw": (0, ATTR_RDONLY),
+    "nosuid": (ATTR_NOSUID, 0),
+    "suid": (0, ATTR_NOSUID),
+    "nodev": (ATTR_NODEV, 0),
+    "dev": (0, ATTR_NODEV),
+    "noexec": (ATTR_NOEXEC, 0),
+    "exec": (0, ATTR_NOEXEC),
+    "nosymfollow": (ATTR_NOSYMFOLLOW, 0),
+    "symfollow": (0, ATTR_NOSYMFOLLOW),
+    "nodiratime": (ATTR_NODIRATIME, 0),
+    "diratime": (0, ATTR_NODIRATIME),
+    # One group of values, not bits: setting any member clears the mask first (mount_setattr(2)).
+    "noatime": (ATTR_NOATIME, ATTR_ATIME),
+    "strictatime": (ATTR_STRICTATIME, ATTR_ATIME),
+    "relatime": (0, ATTR_ATIME),
+    "atime": (0, ATTR_ATIME),
+    "norelatime": (ATTR_STRICTATIME, ATTR_ATIME),
+    "nostrictatime": (0, ATTR_ATIME),
+}
+
+# The same with a leading r: recursive, kernel 5.12 (contract 4.3).
+RECURSIVE_ATTRIBUTES = {"r" + name: bits for name, bits in ATTRIBUTES.items()}
+
+# Superblock flags that fsconfig takes as bare keys (fs/fs_context.c, common_set_sb_flag and common_clear_sb_flag).
+SUPERBLOCK = {
+    "sync": "sync",
+    "async": "async",
+    "dirsync": "dirsync",
+    "mand": "mand",
+    "nomand": "nomand",
+    "lazytime": "lazytime",
+    "nolazytime": "nolazytime",
+}
+
+# Accepted without effect: nothing of them can be set through the mount interface that Linux 5.10 and later have
+# (silent and loud ask for log lines, iversion is the file systems' own default, rsync and its like need no mount).
+WITHOUT_EFFECT = frozenset(
+    ("defaults", "silent", "loud", "iversion", "noiversion", "rsync", "rasync", "rdirsync", "rmand", "rnomand")
+)
+
+PROPAGATION = {
+    "private": MS_PRIVATE,
+    "rprivate": MS_PRIVATE | MS_REC,
+    "shared": MS_SHARED,
+    "rshared": MS_SHARED | MS_REC,
+    "slave": MS_SLAVE,
+    "rslave": MS_SLAVE | MS_REC,
+    "unbindable": MS_UNBINDABLE,
+    "runbindable": MS_UNBINDABLE | MS_REC,
+}
+
+KINDS = {"bind": MS_BIND, "rbind": MS_BIND | MS_REC, "remount": MS_REMOUNT}
+
+REFUSED = frozenset(("idmap", "ridmap", "tmpcopyup", "copy-symlink"))
+FOLLOW = frozenset(("src-nofollow", "dest-nofollow"))
+
+# What mount(2) calls an attribute, for kernels and sandboxes without mount_setattr.
+ATTR_TO_MS = (
+    (ATTR_RDONLY, MS_RDONLY),
+    (ATTR_NOSUID, MS_NOSUID),
+    (ATTR_NODEV, MS_NODEV),
+    (ATTR_NOEXEC, MS_NOEXEC),
+    (ATTR_NODIRATIME, MS_NODIRATIME),
+    (ATTR_NOSYMFOLLOW, MS_NOSYMFOLLOW),
+)
+
+# File systems whose superblock is the kernel's or the namespace's: `ro` is a matter of the mount alone.
+SHARED_SUPERBLOCK = frozenset(("proc", "sysfs", "mqueue", "devpts", "cgroup", "cgroup2"))
+
+F_NO_SYMLINK = OP_FLAGS["TARGET_NO_SYMLINK"]
+F_INHERIT_MODE = OP_FLAGS["INHERIT_MODE"]
+F_RECURSIVE = OP_FLAGS["RECURSIVE"]
+F_LIKE_SLOT = OP_FLAGS["LIKE_SLOT"]
+F_NO_FOLLOW = OP_FLAGS["TARGET_NO_FOLLOW"]
+
+
+class Split(Record):
+    """The options of one mount, sorted. `superblock` and `data` are fsconfig keys, `propagation` in config order."""
+
+    kind: int = 0  # MS_BIND, MS_REC, MS_REMOUNT
+    attr_set: int = 0
+    attr_clr: int = 0
+    rec_set: int = 0
+    rec_clr: int = 0
+    propagation: tuple[int, ...] = ()
+    superblock: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    other: tuple[str, ...] = ()  # options of ours that are not flags: src-nofollow, idmap, ...
+
+
+def split_options(options: tuple[str, ...]) -> Split:
+    """`options` by what they mean; a name that is in no table is data of the file system."""
+    kind = attr_set = attr_clr = rec_set = rec_clr = 0
+    propagation: list[int] = []
+    superblock: list[str] = []
+    data: list[str] = []
+    other: list[str] = []
+    for option in options:
+        if bits := ATTRIBUTES.get(option):
+            attr_set = attr_set & ~bits[1] | bits[0]
+            attr_clr = attr_clr & ~(bits[0] & ~bits[1]) | bits[1]
+        elif option in KINDS:
+            kind |= KINDS[option]
+        elif option in PROPAGATION:
+            propagation.append(PROPAGATION[option])
+        elif bits := RECURSIVE_ATTRIBUTES.get(option):
+            rec_set = rec_set & ~bits[1] | bits[0]
+            rec_clr = rec_clr & ~(bits[0] & ~bits[1]) | bits[1]
+        elif option in SUPERBLOCK:
+            superblock.append(SUPERBLOCK[option])
+        elif option in REFUSED or option in FOLLOW or option.startswith("idmap=") or option.startswith("ridmap="):
+            other.append(option)
+        elif option not in WITHOUT_EFFECT:
+            data.extend(split_data(option))
+    return Split(
+        kind, attr_set, attr_clr, rec_set, rec_clr, tuple(propagation), tuple(superblock), tuple(data), tuple(other)
+    )
+
+
+def split_data(text: str) -> list[str]:
+    """The fsconfig keys in one data option: cut at commas, but not inside quotes nor after a backslash."""
+    if "," not in text:
+        return [text] if text else []
+    keys, current, quoted, escaped = [], "", False, False
+    for char in text:
+        if char == "," and not quoted and not escaped:
+            keys.append(current)
+            current = ""
+            continue
+        quoted ^= char == '"' and not escaped
+        escaped = char == "\\" and not escaped
+        current += char
+    keys.append(current)
+    return [key for key in keys if key]
+
+
+class Mounts:
+    """The steps of all mounts: `host` before spawn, `init` in order, `late` when the root is complete."""
+
+    def __init__(self, spec: Spec, bundle: BundleFacts, host: HostFacts, cgroup: CgroupPlan, slots: Slots) -> None:
+        self.host: list[HostStep] = []
+        self.init: list[Step] = []
+        self.late: list[Step] = []
+        self.warnings: list[tuple[str, str]] = []
+        self.slot = slots.take
+        self.bundle_path = bundle.path
+        kinds = {entry.type for entry in spec.linux.namespaces}
+        self.user_ns = host.in_user_ns or "user" in kinds
+        self.net_ns = "network" in kinds
+        self.cgroup_ns = "cgroup" in kinds
+        self.rootfs_shared = spec.linux.rootfs_propagation in ("shared", "rshared")
+        self.cgroup = host.cgroup
+        self.cgroup_paths = cgroup.paths
+
+
+def compile_mounts(out: Mounts, mounts: tuple[Mount, ...]) -> None:
+    """Append the steps of every entry, in config order (contract 4.3). Raises SpecError."""
+    for index, mount in enumerate(mounts):
+        compile_mount(out, mount, f"/mounts/{index}")
+
+
+def compile_mount(out: Mounts, mount: Mount, origin: str) -> None:
+    """Append the steps of one entry."""
+    split = split_options(mount.options)
+    target = clean(mount.destination)
+    if split.other or mount.uid_mappings or mount.gid_mappings:
+        _refuse(mount, split, origin)
+    if split.kind & MS_REMOUNT:
+        _remount(out, split, target, origin)
+    elif split.kind & MS_BIND or mount.type == "bind":
+        if split.data:
+            raise SpecError(
+                "bind mounts cannot have any filesystem-specific options applied",
+                field=f"{origin}/options",
+                value=",".join(split.data),
+                hint="remove these options, or mount a file system of its own instead of a bind",
+            )
+        _bind(out, mount, split, target, origin)
+    elif mount.type == "cgroup":
+        _cgroup(out, mount, split, target, origin)
+    elif mount.type in ("proc", "sysfs"):
+        _kernel_tree(out, mount, split, target, origin)
+    elif mount.type == "tmpfs":
+        _tmpfs(out, mount, split, target, origin)
+    else:
+        _ordinary(out, mount, split, target, origin)
+
+
+def clean(path: str) -> str:
+    """`path` absolute, without empty and `.` components; `..` goes up, at most to the root."""
+    if path.startswith("/") and "//" not in path and "/." not in path and (path == "/" or not path.endswith("/")):
+        return path
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            parts[-1:] = []
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/" + "/".join(parts)
+
+
+def attr_names(bits: int) -> list[str]:
+    """The mount options that ATTR bits stand for, e.g. ["ro", "nosuid"]."""
+    return [name for name, (on, _) in ATTRIBUTES.items() if on and bits & (ATTR_ATIME if on & ATTR_ATIME else on) == on
+            and name != "norelatime"]  # fmt: skip
+
+
+def to_ms(attrs: int, cleared: int) -> int:
+    """MOUNT_ATTR_* bits as mount(2) flags; no word on atime keeps what the mount has (do_remount in fs/namespace.c)."""
+    flags = 0
+    for attr, flag in ATTR_TO_MS:
+        if attrs & attr:
+            flags |= flag
+    if not cleared & ATTR_ATIME:
+        return flags
+    atime = attrs & ATTR_ATIME
+    return flags | (MS_NOATIME if atime == ATTR_NOATIME else MS_STRICTATIME if atime else MS_RELATIME)
+
+
+def setattr_step(target: str, attr_set: int, attr_clr: int, origin: str, flags: int = 0) -> Step:
+    """`mount_setattr`, or on ENOSYS (kernel before 5.12, or a filter around us) a remount when that can do it."""
+    args = (target, attr_set, attr_clr, 0, flags)
+    if flags & F_RECURSIVE:
+        return init_step("mount_setattr", args, origin)  # nothing older can change a whole tree
+    again = instead(ENOSYS, "remount", (target, MS_REMOUNT | MS_BIND | to_ms(attr_set, attr_clr), ""), origin)
+    return Step("mount_setattr", args, origin, (), (again,), 0, False)
+
+
+def _refuse(mount: Mount, split: Split, origin: str) -> None:
+    """Raise SpecError for what this version cannot do: silently dropping it would change what the container sees."""
+    if mount.uid_mappings or mount.gid_mappings:
+        field = f"{origin}/uidMappings" if mount.uid_mappings else f"{origin}/gidMappings"
+        raise SpecError("id-mapped mounts are not supported yet", field=field,
+                        hint="remove the mappings and give the source the owner that the container needs")  # fmt: skip
+    for option in split.other:
+        if option not in FOLLOW:
+            raise SpecError(f"mount option {option!r} is not supported yet", field=f"{origin}/options", value=option,
+                            hint="remove the option from this mount")  # fmt: skip
+
+
+def _after(out: Mounts, split: Split, target: str, origin: str) -> None:
+    """Recursive attributes, then propagation in the order of the options: what follows every kind of mount."""
+    if split.rec_set or split.rec_clr:
+        out.init.append(
+            init_step("mount_setattr", (target, split.rec_set, split.rec_clr, 0, F_RECURSIVE), f"{origin}/options")
+        )
+    for flags in split.propagation:
+        recursive = F_RECURSIVE if flags & MS_REC else 0
+        out.init.append(init_step("mount_setattr", (target, 0, 0, flags & ~MS_REC, recursive), f"{origin}/options"))
+
+
+def _bind(out: Mounts, mount: Mount, split: Split, target: str, origin: str) -> None:
+    """Host clone, move into place, then attributes when any option sets or clears one."""
+    source = mount.source if mount.source.startswith("/") else f"{out.bundle_path}/{mount.source}"
+    recursive = bool(split.kind & MS_REC)
+    handed, rest = _handed_over(out, split.propagation)
+    slot = out.slot()
+    out.host.append(
+        HostStep("open_tree", (source, slot, int(recursive), handed, int("src-nofollow" not in split.other)), origin)
+    )
+    follow = F_NO_FOLLOW if "dest-nofollow" in split.other else 0
+    _attach(out, slot, target, origin, follow)
+    if split.attr_set or split.attr_clr:
+        late = split.attr_set & ATTR_RDONLY and target == "/dev"
+        steps = out.late if late else out.init
+        steps.append(setattr_step(target, split.attr_set, split.attr_clr, f"{origin}/options"))
+    _after(out, split.replace(propagation=rest), target, origin)
+
+
+def _attach(out: Mounts, slot: int, target: str, origin: str, follow: int = 0) -> None:
+    """Move the tree in `slot` to `target`, whose missing parts are made: a file for a file, else a directory."""
+    made = instead(ENOENT, "make_path", (target, 0o755, F_LIKE_SLOT | follow, slot), origin, retry=True)
+    out.init.append(Step("move_mount", (slot, target, follow), origin, (), (made,), 0, False))
+
+
+def _handed_over(out: Mounts, propagation: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    """Propagation of the clone the host hands over, and what init still has to set on it.
+
+    A tree that is still a peer of the host's is handed over only when the whole rootfs is to be shared as well
+    (rootfsPropagation), which is how volumes that propagate both ways are asked for. In every other case the
+    clone is cut off first (DESIGN: runtime 8), so that `shared` makes a new peer group inside the container.
+    """
+    if not propagation:
+        return MS_SLAVE | MS_REC, ()
+    first = propagation[0]
+    if first in (MS_PRIVATE | MS_REC, MS_SLAVE | MS_REC):
+        return first, propagation[1:]
+    if first & MS_SHARED and out.rootfs_shared:
+        return MS_SHARED | MS_REC, propagation[1:]
+    return MS_SLAVE | MS_REC, propagation
+
+
+def _remount(out: Mounts, split: Split, target: str, origin: str) -> None:
+    """Change an existing mount: attributes keep what is not named, file system data goes to its superblock."""
+    if split.attr_set or split.attr_clr:
+        out.init.append(setattr_step(target, split.attr_set, split.attr_clr, origin))
+    if (split.data or split.superblock) and not split.kind & MS_BIND:
+        data = ",".join(split.superblock + split.data)
+        out.init.append(init_step("remount", (target, MS_REMOUNT | to_ms(split.attr_set, split.attr_clr), data), origin))
+    _after(out, split, target, origin)
+
+
+def _mount(out: Mounts, fstype: str, source: str, target: str, data: tuple[str, ...], attrs: int, origin: str,
+           flags: int = 0, instead_of: tuple[Step, ...] = ()) -> None:  # fmt: skip
+    """A new file system at `target`, which is made when it is missing."""
+    made = instead(ENOENT, "make_path", (target, 0o755, flags & F_NO_SYMLINK, -1), origin, retry=True)
+    out.init.append(
+        Step("mount", (fstype, source, target, data, attrs, flags), origin, (), (made, *instead_of), 0, False)
+    )
+
+
+def _ordinary(out: Mounts, mount: Mount, split: Split, target: str, origin: str) -> None:
+    """Any file system type; `ro` also reaches the superblock, so that a device is never opened for writing."""
+    data, attrs = split.superblock + split.data, split.attr_set
+    if attrs & ATTR_RDONLY and target == "/dev":
+        attrs &= ~ATTR_RDONLY
+        out.late.append(setattr_step(target, ATTR_RDONLY, 0, f"{origin}/options"))
+    elif attrs & ATTR_RDONLY and mount.type not in SHARED_SUPERBLOCK:
+        data = ("ro", *data)
+    _mount(out, mount.type, mount.source or mount.type, target, data, attrs, origin)
+    _after(out, split, target, origin)
+
+
+def _tmpfs(out: Mounts, mount: Mount, split: Split, target: str, origin: str) -> None:
+    """Takes the mode of the directory it covers unless told; read-only only at the end, so that it can be filled."""
+    if split.attr_set & ATTR_RDONLY:
+        out.late.append(setattr_step(target, ATTR_RDONLY, 0, f"{origin}/options"))
+    flags = 0 if any(key.startswith("mode=") for key in split.data) else F_INHERIT_MODE
+    data = split.superblock + split.data
+    _mount(out, "tmpfs", mount.source or "tmpfs", target, data, split.attr_set & ~ATTR_RDONLY, origin, flags)
+    _after(out, split, target, origin)
+
+
+def _kernel_tree(out: Mounts, mount: Mount, split: Split, target: str, origin: str) -> None:
+    """proc and sysfs: the target must be an ordinary directory (S23).
+
+    A new sysfs belongs to the network namespace: with the host's network but a user namespace of its own the kernel
+    refuses it, and the host's /sys stands in (contract 4.3).
+    """
+    alternatives: tuple[Step, ...] = ()
+    borrowed = mount.type == "sysfs" and out.user_ns and not out.net_ns
+    if borrowed:
+        slot = out.slot()
+        out.host.append(HostStep("open_tree", ("/sys", slot, 1, MS_SLAVE | MS_REC, 1), origin))
+        alternatives = (instead(EPERM, "move_mount", (slot, target, F_NO_SYMLINK), origin),)
+        out.warnings.append((origin, "sysfs may be the host's: the container has no network namespace of its own"))
+    data = split.superblock + split.data
+    _mount(out, mount.type, mount.source or mount.type, target, data, split.attr_set, origin, F_NO_SYMLINK, alternatives)
+    if borrowed and split.attr_set:
+        attributes = (target, split.attr_set, ATTR_ATIME if split.attr_set & ATTR_ATIME else 0, 0, F_RECURSIVE)
+        out.init.append(init_step("mount_setattr", attributes, origin))
+    _after(out, split, target, origin)
+
+
+def _cgroup(out: Mounts, mount: Mount, split: Split, target: str, origin: str) -> None:
+    """The container's view of the cgroup trees (contract 4.4); writable only when the config does not say `ro`.
+
+    With v1 hierarchies (hybrid included) that is a tmpfs with one mount for each; the unified tree of a hybrid host
+    is one of them.
+    """
+    attrs = split.attr_set
+    if out.cgroup.layout == "v2":
+        _cgroup2(out, target, attrs, origin)
+        _after(out, split, target, origin)
+        return
+    _mount(out, "tmpfs", "tmpfs", target, ("mode=755",), attrs & ~ATTR_RDONLY, origin)
+    paths = dict(out.cgroup_paths)
+    for tree in out.cgroup.hierarchies:
+        name = tree.mount.rsplit("/", 1)[-1]
+        place = f"{target}/{name}"
+        controllers = tree.controllers if tree.version == 1 else ("",)
+        own = next((paths[controller] for controller in controllers if controller in paths), "")
+        if out.cgroup_ns:
+            _new_cgroup_mount(out, place, controllers, attrs, origin)
+        elif own:
+            _own_cgroup(out, own, place, attrs, origin)
+        for alias in controllers if len(controllers) > 1 else ():
+            out.init.append(init_step("symlink", (name, f"{target}/{alias}", 0), origin, (EEXIST,)))
+    if attrs & ATTR_RDONLY:
+        out.late.append(setattr_step(target, ATTR_RDONLY, 0, origin))
+    _after(out, split, target, origin)
+
+
+def _new_cgroup_mount(out: Mounts, place: str, controllers: tuple[str, ...], attrs: int, origin: str) -> None:
+    """One hierarchy as the cgroup namespace shows it."""
+    if controllers == ("",):
+        _mount(out, "cgroup2", "cgroup", place, (), attrs, origin)
+    elif controllers[0].startswith("name="):
+        _mount(out, "cgroup", controllers[0].removeprefix("name="), place, ("none", *controllers), attrs, origin)
+    else:
+        _mount(out, "cgroup", "cgroup", place, controllers, attrs, origin)
+
+
+def _own_cgroup(out: Mounts, own: str, target: str, attrs: int, origin: str) -> None:
+    """Without a cgroup namespace: a bind of the directory that is the container's."""
+    slot = out.slot()
+    out.host.append(HostStep("open_tree", (own, slot, 0, MS_SLAVE | MS_REC, 1), origin))
+    _attach(out, slot, target, origin)
+    if attrs:
+        out.init.append(setattr_step(target, attrs, ATTR_ATIME if attrs & ATTR_ATIME else 0, origin))
+
+
+def _cgroup2(out: Mounts, target: str, attrs: int, origin: str) -> None:
+    """A fresh cgroup2 mount; where a user namespace is refused one, a bind of what belongs to the container."""
+    if not out.user_ns:
+        _mount(out, "cgroup2", "cgroup", target, (), attrs, origin)
+        return
+    own = dict(out.cgroup_paths).get("", "") if out.cgroup_ns else ""
+    slot = out.slot()
+    out.host.append(HostStep("open_tree", (own or "/sys/fs/cgroup", slot, 0, MS_SLAVE | MS_REC, 1), origin))
+    bind = tuple(instead(errno, "move_mount", (slot, target, 0), origin) for errno in (EPERM, EBUSY))
+    _mount(out, "cgroup2", "cgroup", target, (), attrs, origin, 0, bind)
+    if attrs:
+        out.init.append(setattr_step(target, attrs, ATTR_ATIME if attrs & ATTR_ATIME else 0, origin))

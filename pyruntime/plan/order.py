@@ -1,0 +1,302 @@
+"""compile_plan: a container's whole plan, both lanes in the order in which they happen. The only place that knows it.
+
+    host   cgroups, namespace files, rootfs, bind sources, console socket, FIFOs; spawn; join the cgroup
+    init   stage 0: joined | adjustments, namespaces of others, user namespace (mapped), time, clone
+    host   pid into `identity`, device rules, release; then the limits, beside what init does
+    init   recorded | keyring, lo, root, mounts, devices | mounted (host hooks) | createContainer hooks,
+           console, protections, new root, names, seccomp or credentials, program | ready
+    host   rlimits, state, release
+    init   wait for start, startContainer hooks, execve
+
+Each group below says why it stands where it does. Sources: runtime.md (Lifecycle), contract 3.1, DESIGN runtime 3-16.
+"""
+
+from __future__ import annotations
+
+from pyruntime.errors import SpecError
+from pyruntime.plan.devices import compile_devices
+from pyruntime.plan.kernel import (
+    EACCES,
+    ENOSYS,
+    EPERM,
+    MNT_DETACH,
+    MS_PRIVATE,
+    MS_REC,
+    MS_SLAVE,
+)
+from pyruntime.plan.mounts import PROPAGATION, Mounts, compile_mount, compile_mounts, setattr_step
+from pyruntime.plan.namespaces import (
+    Namespaces,
+    clone_step,
+    groups_denied,
+    join_steps,
+    namespace_origin,
+    time_steps,
+    user_steps,
+)
+from pyruntime.plan.opcodes import BARRIERS, FIRST_FREE_SLOT, OP_FLAGS
+from pyruntime.plan.process import (
+    ALL_CAPABILITIES,
+    Finish,
+    affinity_step,
+    check_mapped,
+    hook_step,
+    keyring_step,
+    refuse_unsupported,
+    rlimit_steps,
+)
+from pyruntime.plan.security import mask_steps, readonly_steps, seccomp_steps, sysctl_steps
+from pyruntime.plan.step import CgroupPlan, HostStep, Plan, Slots, Step, init_step, instead
+from pyruntime.spec.config import Mount
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Union
+
+    from pyruntime.host.facts import BundleFacts, HostFacts
+    from pyruntime.plan.step import Options
+    from pyruntime.spec.config import Process, Spec
+    from pyruntime.spec.linux import IDMapping
+
+    Steps = list[Union[Step, HostStep]]
+
+ATTR_RDONLY = 1
+CLONE_NEWCGROUP = 0x2000000
+KEEP_GROUPS = ("run.oci.keep_original_groups", "1")  # contract 5
+NO_CGROUPS = CgroupPlan()
+NOTIFY_OPTIONS = ("bind", "nosuid", "noexec", "nodev", "ro")
+
+
+def compile_plan(spec: Spec, bundle: BundleFacts, host: HostFacts, options: Options,
+                 cgroup: CgroupPlan = NO_CGROUPS) -> Plan:  # fmt: skip
+    """The plan of a new container. Raises SpecError for what cannot be planned."""
+    process = spec.process
+    if process is None:
+        raise SpecError("process property must not be empty", field="/process")
+    _check(spec, process, bundle, host, options)
+    slots = Slots()
+    spaces = Namespaces(spec.linux.namespaces, slots)
+    root_slot = slots.take() if "mount" in spaces.kinds else -1
+    mounts = Mounts(spec, bundle, host, cgroup, slots)
+    compile_mounts(mounts, spec.mounts)
+    if options.notify_dir:  # after the config's mounts, so that none of them covers it (contract 1.10)
+        compile_mount(mounts, Mount("/run/notify", "bind", options.notify_dir, NOTIFY_OPTIONS), "")
+    devices = compile_devices(mounts, spec, host)
+    finish = _finish(spec, process, host, options, slots)
+    fifo_slot, err_slot = slots.take(), slots.take()
+
+    # Everything that is opened by name on the host is opened before the first process exists: a name that is missing
+    # fails with nothing made. Cgroups come first, because a cgroup mount binds directories that exist only then.
+    steps: Steps = [*cgroup.make, *cgroup.early, *spaces.host]
+    if root_slot >= 0:
+        steps.append(HostStep("open_root", (bundle.rootfs, root_slot, 1), "/root/path"))
+    steps += mounts.host
+    steps += finish.host_steps()
+    steps.append(HostStep("fifos", (fifo_slot, err_slot)))
+    steps.append(HostStep("spawn", ()))
+    _stage0(steps, spec, process, host, spaces, cgroup)
+    _recorded(steps, spec, spaces, options, cgroup)
+    _root(steps, spec, bundle, spaces, root_slot)
+    steps += mounts.init
+    steps += devices
+    _hooks_and_cwd(steps, spec, process, bundle, options)
+    steps += finish.console_steps(mount_console=True)
+    _protect(steps, spec, mounts)
+    _change_root(steps, spec, host, options, spaces)
+    _names(steps, spec)
+    steps += finish.steps(seccomp_steps(spec.linux.seccomp, host))
+    _start(steps, spec, process, finish, options, (fifo_slot, err_slot))
+    return Plan(tuple(steps), slots.next, finish.fd_base, tuple(mounts.warnings + finish.warnings))
+
+
+def _check(spec: Spec, process: Process, bundle: BundleFacts, host: HostFacts, options: Options) -> None:
+    """Refuse what needs the host's facts to be seen as wrong; the rest is spec/'s affair. Raises SpecError."""
+    linux = spec.linux
+    if spec.root is None:
+        raise SpecError("root must be specified", field="/root")
+    if host.euid != 0:
+        if linux.namespace("user") is None:
+            raise SpecError("rootless container requires user namespaces", field="/linux/namespaces",
+                            hint='add {"type": "user"} with uidMappings and gidMappings, or run as root')  # fmt: skip
+        if process.user.additional_gids:
+            raise SpecError("cannot set any additional groups in a rootless container",
+                            field="/process/user/additionalGids", hint="remove the list")  # fmt: skip
+    if options.no_pivot and linux.rootfs_propagation in ("private", "rprivate"):
+        raise SpecError("rootfsPropagation cannot be private when pivot_root is not used",
+                        field="/linux/rootfsPropagation", value=linux.rootfs_propagation,
+                        hint="leave out --no-pivot, or set it to rslave")  # fmt: skip
+    refuse_unsupported(process, linux)
+    if linux.namespace("user") is not None:
+        uids = _triples(linux.uid_mappings) or bundle.joined_uid_map
+        gids = _triples(linux.gid_mappings) or bundle.joined_gid_map
+        check_mapped(process, uids, gids)
+
+
+def _triples(maps: tuple[IDMapping, ...]) -> tuple[tuple[int, int, int], ...]:
+    return tuple((entry.container_id, entry.host_id, entry.size) for entry in maps)
+
+
+def _finish(spec: Spec, process: Process, host: HostFacts, options: Options, slots: Slots) -> Finish:
+    """What the last steps need to know; a user namespace has every capability, outside one we have our own."""
+    user_ns = spec.linux.namespace("user") is not None
+    return Finish(
+        process,
+        slots,
+        umask=process.user.umask,
+        personality=spec.linux.personality,
+        available=ALL_CAPABILITIES if user_ns else host.capabilities,
+        last_cap=host.last_cap,
+        set_groups=not groups_denied(spec, host) and KEEP_GROUPS not in spec.annotations,
+        nested=host.in_user_ns,
+        console=options.console,
+        listen_fds=options.listen_fds,
+        preserve_fds=options.preserve_fds,
+        notify=bool(options.notify_dir),
+    )
+
+
+def _stage0(steps: Steps, spec: Spec, process: Process, host: HostFacts, spaces: Namespaces,
+            cgroup: CgroupPlan) -> None:  # fmt: skip
+    """From the first instruction to the clone of init."""
+    # Nothing is cloned and nothing is charged elsewhere: stage 0 waits until it is in its cgroup (DESIGN, runtime 6).
+    # The join comes before the barrier in the list, for it needs only the pid and so runs while stage 0 loads.
+    steps += cgroup.join
+    steps.append(init_step("barrier", (BARRIERS["joined"],)))
+    steps.append(HostStep("release", ("joined",)))
+    # After the cgroup, whose cpuset bounds what this may ask for; the caller's own mask must not leak (contract 4.2).
+    steps.append(affinity_step(host))
+    # Before any namespace: lowering needs the privilege that we have outside (contract 4.2).
+    if process.oom_score_adj is not None:
+        steps.append(init_step("oom_score_adj", (process.oom_score_adj,), "/process/oomScoreAdj"))
+    # Before the first setns: whoever is inside must not look into this process (S12).
+    if spaces.joined:
+        steps.append(init_step("set_dumpable", (0,), spaces.joined[0][2]))
+    # The verified /proc of the host, while it is still what /proc names; closed before the clone, so that no
+    # descriptor of a host directory comes into the container's pid namespace.
+    needs_proc = bool(spec.linux.time_offsets)
+    if needs_proc:
+        steps.append(init_step("open_proc", (0,), "/linux/timeOffsets"))
+    before, after = join_steps(spaces, host)
+    steps += before
+    if spaces.is_fresh("user"):
+        steps += user_steps(spaces, spec, host)
+    elif spaces.kinds.get("user"):
+        steps.append(after.pop(0))
+        # root of the joined namespace from here on, so that what we make belongs to an id that exists in it
+        steps.append(init_step("set_ids", (0, 0), namespace_origin(spec, "user")))
+    steps += after
+    steps += time_steps(spaces, spec)  # inside the user namespace, which then owns it
+    if needs_proc:
+        steps.append(init_step("close_slot", (1,), "/linux/timeOffsets"))
+    steps.append(clone_step(spaces, "/linux/namespaces"))
+
+
+def _recorded(steps: Steps, spec: Spec, spaces: Namespaces, options: Options, cgroup: CgroupPlan) -> None:
+    """Init exists: its pid is made durable before it does anything that would have to be cleaned up (DESIGN, runtime 5)."""
+    steps.append(HostStep("record_pid", ()))
+    steps.append(init_step("barrier", (BARRIERS["recorded"],)))
+    # Device rules are rewritten from deny-all on v1: init must not make its nodes in that moment.
+    steps += [step for step in cgroup.limits if _is_device_rule(step)]
+    steps.append(HostStep("release", ("recorded",)))
+    # All other limits are written while init mounts: they are in force before host hooks see them and before `ready`.
+    steps += [step for step in cgroup.limits if not _is_device_rule(step)]
+    # Now that init is in its final cgroup, whose directory becomes the root of the namespace.
+    if spaces.is_fresh("cgroup"):
+        steps.append(init_step("unshare", (CLONE_NEWCGROUP,), namespace_origin(spec, "cgroup")))
+    if not options.no_new_keyring:
+        steps.append(keyring_step(options.id, options.keyring_token, user_ns="user" in spaces.kinds))
+    if spaces.is_fresh("network"):
+        steps.append(init_step("link_up", ("lo",), namespace_origin(spec, "network")))
+    # While the host's root is still there: a procfs of our own, or the verified one where a user namespace is
+    # refused a new one; never the container's /proc by name (S21).
+    if spec.linux.sysctl:
+        verified = instead(EPERM, "open_proc", (0,), "/linux/sysctl")
+        steps.append(Step("open_proc", (1,), "/linux/sysctl", (), (verified,), 0, False))
+        steps += sysctl_steps(spec)
+        steps.append(init_step("close_slot", (1,), "/linux/sysctl"))
+
+
+def _is_device_rule(step: HostStep) -> bool:
+    return step.op == "cg_write" and "/devices." in str(step.args[0])
+
+
+def _root(steps: Steps, spec: Spec, bundle: BundleFacts, spaces: Namespaces, root_slot: int) -> None:
+    """The rootfs as slot 0; everything below it is reached through that descriptor from here on (S1)."""
+    if root_slot < 0:
+        steps.append(init_step("use_root", (bundle.rootfs,), "/root/path"))
+        return
+    # Mounts of the host still arrive, ours do not leave, unless rootfsPropagation says so (contract 4.10).
+    wanted = spec.linux.rootfs_propagation
+    origin = "/linux/rootfsPropagation" if wanted else namespace_origin(spec, "mount")
+    steps.append(init_step("propagation", ("/", PROPAGATION.get(wanted, MS_SLAVE | MS_REC)), origin))
+    if bundle.root_mount and "shared" in wanted:
+        # pivot_root(2): the mount that the new root is on must not be shared
+        steps.append(init_step("propagation", (bundle.root_mount, MS_PRIVATE), origin))
+    # A mapped root may have no way to the rootfs's path; on top of "/" it needs none.
+    on_top = instead(EACCES, "attach_root", (root_slot, "/"), "/root/path")
+    steps.append(Step("attach_root", (root_slot, bundle.rootfs), "/root/path", (), (on_top,), 0, False))
+
+
+def _hooks_and_cwd(steps: Steps, spec: Spec, process: Process, bundle: BundleFacts, options: Options) -> None:
+    """Hooks between the mounts and the new root, then the working directory, while the root is writable."""
+    if spec.hooks.prestart or spec.hooks.create_runtime:
+        steps.append(init_step("barrier", (BARRIERS["mounted"],), "/hooks"))
+        if spec.hooks.prestart:
+            steps.append(HostStep("hooks", ("prestart",), "/hooks/prestart"))
+        if spec.hooks.create_runtime:
+            steps.append(HostStep("hooks", ("createRuntime",), "/hooks/createRuntime"))
+        steps.append(HostStep("release", ("mounted",)))
+    state = (options.hook_state_prefix, options.hook_state_suffix)
+    for index, hook in enumerate(spec.hooks.create_container):
+        steps.append(hook_step(hook, f"/hooks/createContainer/{index}", (), state, bundle.rootfs))
+    steps.append(init_step("make_path", (process.cwd, 0o755, 0, -1), "/process/cwd"))
+
+
+def _protect(steps: Steps, spec: Spec, mounts: Mounts) -> None:
+    """When nothing has to be made in the root any more: read-only paths, masks, read-only mounts, the root last.
+
+    Before the new root is entered, because a mask is the host's null device, opened and verified by us (S16).
+    """
+    steps += readonly_steps(spec)
+    steps += mask_steps(spec)
+    steps += mounts.late
+    if spec.root is not None and spec.root.readonly:
+        steps.append(setattr_step("/", ATTR_RDONLY, 0, "/root/readonly"))
+
+
+def _change_root(steps: Steps, spec: Spec, host: HostFacts, options: Options, spaces: Namespaces) -> None:
+    """The old root disappears, then the new one gets its propagation: pivot_root refuses a shared one."""
+    if "mount" not in spaces.kinds:
+        steps.append(init_step("chroot", (), "/root/path"))
+        return
+    if options.no_pivot:
+        # A moved root leaves the old mounts in the namespace: full proc and sysfs among them would let the container
+        # mount new ones past its masks.
+        steps += [init_step("umount", (path, MNT_DETACH), "/root/path") for path in host.proc_mounts]
+        steps.append(init_step("move_root", (), "/root/path"))
+    else:
+        steps.append(init_step("pivot_root", (), "/root/path"))
+    wanted = spec.linux.rootfs_propagation
+    if wanted.removeprefix("r") in ("shared", "unbindable"):
+        steps.append(init_step("propagation", ("/", PROPAGATION[wanted]), "/linux/rootfsPropagation"))
+
+
+def _names(steps: Steps, spec: Spec) -> None:
+    if spec.hostname:
+        steps.append(init_step("sethostname", (spec.hostname,), "/hostname"))
+    if spec.domainname:
+        steps.append(init_step("setdomainname", (spec.domainname,), "/domainname"))
+
+
+def _start(steps: Steps, spec: Spec, process: Process, finish: Finish, options: Options, fifos: tuple[int, int]) -> None:
+    """`ready`: all that can fail has been tried. Limits are set now, the state is saved, then `start` is waited for."""
+    steps.append(init_step("barrier", (BARRIERS["ready"],)))
+    steps += rlimit_steps(process)
+    steps.append(HostStep("save_state", ()))
+    steps.append(HostStep("release", ("ready",)))
+    steps.append(init_step("wait_start", fifos))
+    # In the container, as its user and under its filter (contract 3.2), with the program's own environment.
+    state = (options.start_state_prefix, options.hook_state_suffix)
+    for index, hook in enumerate(spec.hooks.start_container):
+        steps.append(hook_step(hook, f"/hooks/startContainer/{index}", finish.env, state, process.cwd))
+    steps.append(init_step("execve", (process.args, finish.env), "/process/args"))
