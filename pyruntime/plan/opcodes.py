@@ -47,6 +47,8 @@ The socket (SOCK_SEQPACKET, inherited as descriptor 3), one message a record:
     at any time  <- ERROR step, errno, detail   (then init exits 1)
                  <- WARN step, errno, value     (e.g. an ambient capability refused)
                  <- ALT  step = index of the alternative that ran
+                 <- LISTENER value = descriptor of the seccomp listener, for pidfd_getfd; init waits for
+                    RELEASE listener
 
     message  u32 type  i32 step  i32 errno  i32 value  payload...            (16 bytes + payload, at most 8 KiB)
 
@@ -68,9 +70,9 @@ SLOT_ROOT = 0
 SLOT_PROC = 1
 FIRST_FREE_SLOT = 2
 
-MESSAGES = {"PLAN": 1, "FDS": 2, "RELEASE": 3, "BARRIER": 16, "PID": 17, "ERROR": 18, "WARN": 19, "ALT": 20}
+MESSAGES = {"PLAN": 1, "FDS": 2, "RELEASE": 3, "BARRIER": 16, "PID": 17, "ERROR": 18, "WARN": 19, "ALT": 20, "LISTENER": 21}
 
-BARRIERS = {"joined": 1, "mapped": 2, "recorded": 3, "mounted": 4, "ready": 5}
+BARRIERS = {"joined": 1, "mapped": 2, "recorded": 3, "mounted": 4, "ready": 5, "listener": 6}
 
 # Flags that change how an op behaves, by op; the names appear in `explain`.
 OP_FLAGS = {

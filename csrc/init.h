@@ -1,0 +1,85 @@
+/* What the operations of container-init share. Functions return 0 or -errno unless they say otherwise. */
+#ifndef INIT_H
+#define INIT_H
+
+#include "plan.h"
+#include "sys.h"
+
+#define DETAIL_MAX 4096
+#define WAIT_STEP (-1) /* the step of a message that belongs to none */
+
+/* A mount that is attached once and cloned from there on: detached trees can be cloned from kernel 6.15 only. */
+struct stencil {
+    int fd; /* -1: not made yet */
+    int attached;
+};
+
+struct ctx {
+    struct plan plan;
+    int *slots;      /* plan.slots descriptors, -1 when empty */
+    char **vectors;  /* room for plan.vector + 4 pointers */
+    int socket;      /* -1 after wait_start */
+    int err_fd;      /* exec.err once the program was started, else -1; borrowed from its slot */
+    uint32_t step;   /* the step that runs */
+    int ready;       /* the barrier `ready` is behind us: failures exit 255 */
+    int filtered;    /* seccomp is loaded: only read, write, close, close_range, execve, exit_group */
+    int root_on_top; /* attach_root stacked the tree over "/" */
+    int chdir_done;
+    int covered;     /* the directory that the last mount step hid, or -1 */
+    struct stencil null_file, empty_dir;
+    int32_t value;   /* of the ERROR message */
+    uint32_t detail_size;
+    char detail[DETAIL_MAX];
+    char program[PATH_MAX]; /* what find_program found; empty before */
+    char home[PATH_MAX];    /* HOME=..., empty when not asked for */
+};
+
+typedef int op_fn(struct ctx *c, const struct step *s);
+
+/* init.c */
+void set_detail(struct ctx *c, const char *text);
+void set_detail_bytes(struct ctx *c, const char *bytes, size_t size);
+_Noreturn void leave(const struct ctx *c, int code);
+
+/* wire.c */
+int wire_start(struct ctx *c);
+int wire_send(int fd, uint32_t type, int32_t step, int32_t err, int32_t value, const char *payload, size_t size);
+int wire_wait(struct ctx *c, int32_t barrier);
+
+/* fd.c: descriptors */
+void close_fd(int *fd);
+int keep_high(const struct ctx *c, int fd);
+int set_slot(struct ctx *c, int64_t slot, int fd);
+int slot_fd(const struct ctx *c, int64_t slot);
+int check_magic(int fd, unsigned long magic);
+int read_all(int fd, void *buffer, size_t size);
+
+/* path.c: names below the root (S1) */
+int open_below(int dir, const char *path, uint64_t flags, uint64_t resolve);
+int open_target(struct ctx *c, const char *path, int64_t op_flags, uint64_t flags);
+int open_parent(struct ctx *c, const char *path, char name[NAME_MAX + 1]);
+int make_path(struct ctx *c, const char *path, int64_t mode, int64_t op_flags);
+
+/* proc.c: procfs that nobody covered (S21) */
+int proc_fd(struct ctx *c);
+int proc_write(struct ctx *c, const char *path, const void *data, size_t size);
+
+/* tree.c: mounts by descriptor */
+int tree_clone(int fd, int recursive);
+int tree_attach(int tree, int target);
+int tree_make(struct ctx *c, const char *fstype, const char *source, const char *const *data, uint64_t attrs);
+int prepare_masks(struct ctx *c);
+
+/* vectors of execve */
+char **make_argv(struct ctx *c, char **at, int64_t strv);
+char **make_env(struct ctx *c, char **at, int64_t strv);
+
+op_fn op_barrier, op_setns, op_set_dumpable, op_unshare, op_set_ids, op_write_proc, op_clone, op_open_proc, op_keyring,
+    op_link_up, op_propagation, op_attach_root, op_use_root, op_make_path, op_mount, op_move_mount, op_mount_setattr,
+    op_remount, op_mknod, op_symlink, op_mask, op_readonly, op_hook, op_pivot_root, op_move_root, op_chroot, op_umount,
+    op_sethostname, op_setdomainname, op_console, op_setsid, op_reopen_null, op_chown_stdio, op_umask, op_personality,
+    op_no_new_privs, op_bounding, op_keepcaps, op_setgroups, op_setgid, op_setuid, op_capset, op_ambient, op_seccomp,
+    op_chdir, op_find_program, op_home, op_wait_start, op_close_slot, op_place_fd, op_close_from, op_execve, op_affinity,
+    op_copy_up, op_oom_score_adj;
+
+#endif

@@ -1,0 +1,238 @@
+/* OP_HOOK: run a program of the configuration to its end, with the state on its stdin and its output kept for the
+   error report. Nothing it or its children do keeps us longer than the timeout; without a timeout, longer than
+   the hook itself lives: a grandchild that holds the pipe open is not waited for. */
+#include "init.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+
+struct hook {
+    const char *path, *cwd;
+    char **argv, **env;
+    int root;             /* borrowed, for the cwd "." */
+    int in[2], out[2];    /* the pipes: [0] read end, [1] write end */
+    int pid, pidfd;
+    volatile int err;     /* written by the child before it ends without execve */
+    char state[3][24];
+    const char *part[3];  /* what is left to write to its stdin */
+    int parts_done;
+    size_t output;
+    char tail[DETAIL_MAX - 16]; /* the last of its output */
+};
+
+/* The child's half; shares memory with the parent, which sleeps until execve or _exit. */
+static _Noreturn void hook_child(struct hook *h)
+{
+    static const unsigned long zero[8];
+    int ok;
+
+    setpgid(0, 0);
+    syscall(SYS_rt_sigaction, SIGPIPE, zero, NULL, 8);
+    ok = strcmp(h->cwd, ".") == 0 ? fchdir(h->root) == 0 : *h->cwd == 0 || chdir(h->cwd) == 0;
+    ok = ok && dup2(h->in[0], 0) >= 0 && dup2(h->out[1], 1) >= 0 && dup2(h->out[1], 2) >= 0;
+    if (ok) {
+        syscall(NR_CLOSE_RANGE, 3u, ~0u, 0u);
+        execve(h->path, h->argv, h->env);
+    }
+    h->err = errno;
+    _exit(127);
+}
+
+/* vfork lives in a function of its own: no variable of it is needed after the child has run in this frame. */
+static __attribute__((noinline)) int hook_spawn(struct hook *h)
+{
+    h->err = 0;
+    h->pid = vfork();
+    if (h->pid == 0)
+        hook_child(h);
+    return h->pid < 0 ? -errno : -h->err;
+}
+
+/* Pipes that cannot hold us up: our ends do not block. */
+static int hook_pipes(struct hook *h)
+{
+    if (pipe2(h->in, O_CLOEXEC) < 0 || pipe2(h->out, O_CLOEXEC) < 0)
+        return -errno;
+    if (fcntl(h->in[1], F_SETFL, O_NONBLOCK) < 0 || fcntl(h->out[0], F_SETFL, O_NONBLOCK) < 0)
+        return -errno;
+    return 0;
+}
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Write what the pipe takes; close it after the last byte, or when the hook does not read. */
+static void feed(struct hook *h)
+{
+    while (h->parts_done < 3) {
+        const char **part = &h->part[h->parts_done];
+        size_t size = strlen(*part);
+        ssize_t wrote = size > 0 ? write(h->in[1], *part, size) : 0;
+
+        if (wrote < 0 && errno == EAGAIN)
+            return;
+        if (wrote < 0)
+            h->parts_done = 3;
+        else if ((size_t)wrote == size)
+            h->parts_done++;
+        else
+            *part += wrote;
+    }
+    close_fd(&h->in[1]);
+}
+
+/* Read what is there, keeping the end of it. At most a pipe's worth: a flood cannot hold us here. */
+static void collect(struct hook *h)
+{
+    char piece[2048];
+    int rounds;
+
+    for (rounds = 0; rounds < 64 && h->out[0] >= 0; rounds++) {
+        ssize_t got = read(h->out[0], piece, sizeof piece);
+        size_t keep;
+
+        if (got < 0 && errno == EAGAIN)
+            return;
+        if (got <= 0) {
+            close_fd(&h->out[0]);
+            return;
+        }
+        keep = sizeof h->tail - (size_t)got;
+        if (h->output > keep) {
+            memmove(h->tail, h->tail + h->output - keep, keep);
+            h->output = keep;
+        }
+        memcpy(h->tail + h->output, piece, (size_t)got);
+        h->output += (size_t)got;
+    }
+}
+
+/* Serve the pipes until the hook has ended. 0, -ETIMEDOUT, or -errno. */
+static int hook_serve(struct hook *h, int64_t timeout_ms)
+{
+    int64_t end = now_ms() + timeout_ms;
+
+    for (;;) {
+        struct pollfd fds[3] = {{h->pidfd, POLLIN, 0}, {h->out[0], POLLIN, 0}, {h->in[1], POLLOUT, 0}};
+        int64_t left = timeout_ms > 0 ? end - now_ms() : -1;
+
+        if (timeout_ms > 0 && left <= 0)
+            return -ETIMEDOUT;
+        if (poll(fds, 3, left > 1000000 ? 1000000 : (int)left) < 0 && errno != EINTR)
+            return -errno;
+        if (fds[2].revents != 0)
+            feed(h);
+        if (fds[1].revents != 0)
+            collect(h);
+        if (fds[0].revents != 0) {
+            collect(h);
+            return 0;
+        }
+    }
+}
+
+/* End the hook if it has not ended, with its process group, and reap it. Its wait status. */
+static int hook_reap(struct hook *h, int killed)
+{
+    int status = 0;
+
+    if (killed) {
+        kill(-h->pid, SIGKILL);
+        kill(h->pid, SIGKILL);
+    }
+    while (waitpid(h->pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (killed)
+        collect(h);
+    return status;
+}
+
+static void put_pid(char text[24])
+{
+    long rest = syscall(SYS_getpid);
+    char *at = text + 23;
+
+    *at = 0;
+    do {
+        *--at = (char)('0' + rest % 10);
+        rest /= 10;
+    } while (rest > 0);
+    memmove(text, at, (size_t)(text + 24 - at));
+}
+
+static void hook_prepare(struct ctx *c, const struct step *s, struct hook *h)
+{
+    static char *default_argv[2];
+    int64_t argv = s->arg[1], state = s->arg[4];
+
+    memset(h, 0, sizeof *h);
+    h->in[0] = h->in[1] = h->out[0] = h->out[1] = h->pidfd = -1;
+    h->path = plan_str(&c->plan, s->arg[0]);
+    h->cwd = plan_str(&c->plan, s->arg[5]);
+    h->root = slot_fd(c, SLOT_ROOT);
+    h->argv = c->vectors;
+    h->env = make_argv(c, h->argv, argv);
+    make_env(c, h->env, s->arg[2]);
+    if (plan_strv_count(&c->plan, argv) == 0) {
+        default_argv[0] = (char *)(uintptr_t)h->path;
+        h->argv = default_argv;
+    }
+    put_pid(h->state[1]);
+    h->part[0] = state != 0 ? plan_strv_at(&c->plan, state, 0) : "";
+    h->part[1] = state != 0 ? h->state[1] : "";
+    h->part[2] = state != 0 ? plan_strv_at(&c->plan, state, 1) : "";
+}
+
+/* Start the hook and see it to its end. The wait status in *status when it ran. */
+static int hook_run(struct hook *h, int64_t timeout_ms, int *status)
+{
+    int ret = hook_pipes(h);
+
+    if (ret == 0)
+        ret = hook_spawn(h);
+    close_fd(&h->in[0]);
+    close_fd(&h->out[1]);
+    if (ret == 0)
+        h->pidfd = ret = res(syscall(NR_PIDFD_OPEN, h->pid, 0));
+    if (h->pidfd >= 0)
+        ret = hook_serve(h, timeout_ms);
+    if (h->pid > 0)
+        *status = hook_reap(h, ret < 0);
+    return ret;
+}
+
+/* -ECHILD with the wait status as value when the hook failed; -ETIMEDOUT when it was killed for the time it took;
+   the errno of chdir or execve when it did not start. The detail is the last of its output, else its path. */
+int op_hook(struct ctx *c, const struct step *s)
+{
+    static const unsigned long zero[8];
+    static unsigned long ignore[8];
+    static struct hook h;
+    int status = 0, ret;
+
+    hook_prepare(c, s, &h);
+    ignore[0] = (unsigned long)(uintptr_t)SIG_IGN;
+    syscall(SYS_rt_sigaction, SIGPIPE, ignore, NULL, 8);
+    ret = hook_run(&h, s->arg[3], &status);
+    syscall(SYS_rt_sigaction, SIGPIPE, zero, NULL, 8);
+    if (ret == 0 && status != 0)
+        ret = -ECHILD;
+    if (ret == -ECHILD || ret == -ETIMEDOUT)
+        c->value = status;
+    if (h.output > 0)
+        set_detail_bytes(c, h.tail, h.output);
+    else
+        set_detail(c, h.path);
+    close_fd(&h.in[1]);
+    close_fd(&h.out[0]);
+    close_fd(&h.pidfd);
+    return ret;
+}

@@ -1,0 +1,224 @@
+/* Steps of the mount namespace: root, mounts, attributes, the change of root. */
+#include "init.h"
+
+#include <sys/mount.h>
+
+#define MAX_DATA 256
+
+int op_propagation(struct ctx *c, const struct step *s)
+{
+    const char *path = plan_str(&c->plan, s->arg[0]);
+
+    set_detail(c, path);
+    return res(mount(NULL, path, NULL, (unsigned long)s->arg[1], NULL));
+}
+
+/* OP_ATTACH_ROOT: the detached tree appears at a host path in our mount namespace; its descriptor becomes slot 0.
+   move_mount does not follow a symlink at the end of the path. */
+int op_attach_root(struct ctx *c, const struct step *s)
+{
+    const char *path = plan_str(&c->plan, s->arg[1]);
+    int tree = slot_fd(c, s->arg[0]), ret;
+
+    set_detail(c, path);
+    if (tree < 0)
+        return tree;
+    ret = res(syscall(NR_MOVE_MOUNT, tree, "", AT_FDCWD, path, MOVE_FROM_FD));
+    if (ret < 0)
+        return ret;
+    c->root_on_top = strcmp(path, "/") == 0;
+    if (s->arg[0] == SLOT_ROOT)
+        return 0;
+    c->slots[s->arg[0]] = -1;
+    return set_slot(c, SLOT_ROOT, tree);
+}
+
+int op_use_root(struct ctx *c, const struct step *s)
+{
+    const char *path = plan_str(&c->plan, s->arg[0]);
+
+    set_detail(c, path);
+    return set_slot(c, SLOT_ROOT, res(open(path, O_PATH | O_DIRECTORY | O_CLOEXEC)));
+}
+
+/* "mode=755" of the directory that is covered; the plan's own mode= comes later and wins. */
+static int inherited_mode(int fd, char out[16])
+{
+    struct stat st;
+    char *at = out + 5;
+    int shift;
+
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    memcpy(out, "mode=", 5);
+    for (shift = 9; shift >= 0; shift -= 3)
+        *at++ = (char)('0' + ((st.st_mode >> shift) & 7));
+    *at = 0;
+    return 0;
+}
+
+/* S2, S23: the name now leads to the file system that was asked for, and still through no symlink. */
+static int verify_special(struct ctx *c, const char *fstype, const char *target, int64_t op_flags)
+{
+    unsigned long magic = strcmp(fstype, "proc") == 0 ? MAGIC_PROC : strcmp(fstype, "sysfs") == 0 ? MAGIC_SYSFS : 0;
+    int fd, ret;
+
+    if (magic == 0)
+        return 0;
+    fd = open_target(c, target, op_flags, O_DIRECTORY);
+    ret = fd < 0 ? fd : check_magic(fd, magic);
+    close_fd(&fd);
+    return ret;
+}
+
+static int mount_data(struct ctx *c, const struct step *s, int target, const char **data, char mode[16])
+{
+    uint32_t i, used = 0, count = plan_strv_count(&c->plan, s->arg[3]);
+    int ret = 0;
+
+    if (count > MAX_DATA - 2)
+        return -E2BIG;
+    if ((s->arg[5] & F_INHERIT_MODE) != 0) {
+        ret = inherited_mode(target, mode);
+        data[used++] = mode;
+    }
+    for (i = 0; i < count; i++)
+        data[used++] = plan_strv_at(&c->plan, s->arg[3], i);
+    data[used] = NULL;
+    return ret;
+}
+
+/* OP_MOUNT: a new file system on the target, with its attributes from the first moment. Nothing is left attached on
+   failure, except when what appeared at the target is not what was mounted there. */
+int op_mount(struct ctx *c, const struct step *s)
+{
+    const char *fstype = plan_str(&c->plan, s->arg[0]), *target = plan_str(&c->plan, s->arg[2]);
+    const char *data[MAX_DATA];
+    char mode[16];
+    int tree = -1, fd, ret;
+
+    fd = ret = open_target(c, target, s->arg[5], 0);
+    if (fd >= 0)
+        ret = mount_data(c, s, fd, data, mode);
+    if (ret >= 0)
+        tree = ret = tree_make(c, fstype, plan_str(&c->plan, s->arg[1]), data, (uint64_t)s->arg[4]);
+    if (tree >= 0)
+        ret = tree_attach(tree, fd);
+    if (ret >= 0)
+        ret = verify_special(c, fstype, target, s->arg[5]);
+    close_fd(&tree);
+    close_fd(&c->covered);
+    c->covered = fd; /* what copy_up reads */
+    return ret < 0 ? ret : 0;
+}
+
+/* OP_MOVE_MOUNT: the detached tree in the slot appears at the target. The host side opened it and made it a slave. */
+int op_move_mount(struct ctx *c, const struct step *s)
+{
+    int tree = slot_fd(c, s->arg[0]);
+    int fd = open_target(c, plan_str(&c->plan, s->arg[1]), s->arg[2], 0);
+    int ret = tree < 0 ? tree : fd < 0 ? fd : tree_attach(tree, fd);
+
+    close_fd(&fd);
+    return ret;
+}
+
+/* OP_MOUNT_SETATTR: the target must be the root of a mount, else the kernel answers EINVAL. */
+int op_mount_setattr(struct ctx *c, const struct step *s)
+{
+    struct attr attr = {(uint64_t)s->arg[1], (uint64_t)s->arg[2], (uint64_t)s->arg[3], 0};
+    unsigned at = AT_EMPTY_PATH | ((s->arg[4] & F_RECURSIVE) != 0 ? AT_RECURSIVE : 0);
+    int fd = open_target(c, plan_str(&c->plan, s->arg[0]), s->arg[4], 0);
+    int ret = fd < 0 ? fd : res(syscall(NR_MOUNT_SETATTR, fd, "", at, &attr, sizeof attr));
+
+    close_fd(&fd);
+    return ret;
+}
+
+/* OP_REMOUNT: mount(2) takes only paths, so the target is named by its descriptor in the procfs of slot 1. */
+int op_remount(struct ctx *c, const struct step *s)
+{
+    char name[] = "self/fd/\0\0\0\0\0\0\0\0\0\0\0", digits[12], *at = digits + sizeof digits;
+    int proc = proc_fd(c), fd = open_target(c, plan_str(&c->plan, s->arg[0]), 0, 0), rest = fd, ret;
+
+    if (proc < 0 || fd < 0) {
+        close_fd(&fd);
+        return proc < 0 ? proc : -ENOENT;
+    }
+    *--at = 0;
+    do {
+        *--at = (char)('0' + rest % 10);
+        rest /= 10;
+    } while (rest > 0);
+    strcpy(name + 8, at);
+    ret = res(fchdir(proc));
+    if (ret == 0)
+        ret = res(mount(NULL, name, NULL, MOUNT_REMOUNT | (unsigned long)s->arg[1], plan_str(&c->plan, s->arg[2])));
+    if (chdir("/") < 0 && ret == 0)
+        ret = -errno;
+    close_fd(&fd);
+    return ret;
+}
+
+/* OP_UMOUNT: a host path, before the root is changed. */
+int op_umount(struct ctx *c, const struct step *s)
+{
+    const char *path = plan_str(&c->plan, s->arg[0]);
+
+    set_detail(c, path);
+    return res(umount2(path, (int)s->arg[1]));
+}
+
+/* Hold what later steps need of the host, then stand in the new root. */
+static int enter_root(struct ctx *c)
+{
+    int root = slot_fd(c, SLOT_ROOT);
+
+    prepare_masks(c);
+    return root < 0 ? root : res(fchdir(root));
+}
+
+/* OP_PIVOT_ROOT: pivot_root(2), "pivot_root(".", ".")". The old root ends up over the new one; it is made a slave
+   before it goes, so that its unmounting reaches nobody else. Slot 0 stays: it names the mount that is "/" now. */
+int op_pivot_root(struct ctx *c, const struct step *s)
+{
+    int old = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int ret = old < 0 ? -errno : enter_root(c);
+
+    (void)s;
+    if (ret == 0)
+        ret = res(syscall(SYS_pivot_root, ".", "."));
+    if (ret == 0)
+        ret = res(fchdir(old));
+    if (ret == 0)
+        ret = res(mount(NULL, ".", NULL, MOUNT_SLAVE | MOUNT_REC, NULL));
+    if (ret == 0)
+        ret = res(umount2(".", UMOUNT_DETACH));
+    if (ret == 0)
+        ret = res(chdir("/"));
+    close_fd(&old);
+    return ret;
+}
+
+/* OP_MOVE_ROOT: for --no-pivot. The old root stays below the new one; the plan has hidden what must not be reached. */
+int op_move_root(struct ctx *c, const struct step *s)
+{
+    int ret = enter_root(c);
+
+    (void)s;
+    if (ret == 0 && !c->root_on_top)
+        ret = res(mount(".", "/", NULL, MOUNT_MOVE, NULL));
+    if (ret == 0)
+        ret = res(chroot("."));
+    return ret == 0 ? res(chdir("/")) : ret;
+}
+
+int op_chroot(struct ctx *c, const struct step *s)
+{
+    int ret = enter_root(c);
+
+    (void)s;
+    if (ret == 0)
+        ret = res(chroot("."));
+    return ret == 0 ? res(chdir("/")) : ret;
+}
