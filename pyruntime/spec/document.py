@@ -28,6 +28,7 @@ except ImportError:  # an interpreter without the C accelerator: the same names 
 
 MAX_BYTES = 16 << 20  # a config.json is some 30 KB; the largest seen stay below 1 MB
 MAX_DEPTH = 64  # runtime-spec documents nest at most 7 deep
+MAX_VALUES = 100_000  # values of all kinds; bounds the time that checking takes
 MAX_QUOTED = 200  # characters of a value that a message repeats
 
 _SPACE = " \t\n\r"
@@ -96,11 +97,11 @@ def load(data: bytes, *, name: str = "config.json", ours: bool = False) -> dict[
     """The JSON object in `data`. Last duplicate key wins, numbers keep their size, key case counts.
 
     Raises SpecError for: anything that is no single JSON object in UTF-8, NaN and Infinity, data after the object,
-    NUL in a string or key, half a surrogate pair, more than MAX_BYTES or MAX_DEPTH. `ours`: a file that `dump` wrote,
-    where half a surrogate stands for a byte of a file name that is no UTF-8 (PEP 383).
+    NUL in a string or key, half a surrogate pair, more than MAX_BYTES, MAX_VALUES or MAX_DEPTH. `ours`: a file that
+    `dump` wrote, where half a surrogate stands for a byte of a file name that is no UTF-8 (PEP 383).
     """
     text = _decode(data, name)
-    _refuse_depth(data, name)
+    _refuse_size(data, name)
     start = len(text) - len(text.lstrip(_SPACE))
     try:
         value, end = _scan(text, start)
@@ -135,12 +136,15 @@ def _decode(data: bytes, name: str) -> str:
                         hint=f"{name}, line {line}: save the file as UTF-8") from None
 
 
-def _refuse_depth(data: bytes, name: str) -> None:
-    """Raise when brackets nest deeper than MAX_DEPTH, before the recursive scanner sees them."""
-    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+def _refuse_size(data: bytes, name: str) -> None:
+    """Raise for more than MAX_VALUES values or MAX_DEPTH levels, before the recursive scanner sees them."""
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH and data.count(b",") < MAX_VALUES:
         return
     plain = data.replace(b"\\\\", b"").replace(b'\\"', b"")  # now every quote opens or closes a string
-    brackets = b"".join(plain.split(b'"')[::2]).translate(None, _NOT_BRACKETS)
+    plain = b"".join(plain.split(b'"')[::2])
+    if plain.count(b",") >= MAX_VALUES:
+        raise SpecError(f"{name} is too large: more than {MAX_VALUES} values", hint="a usual config.json has some hundreds")
+    brackets = plain.translate(None, _NOT_BRACKETS)
     for _ in range(MAX_DEPTH):
         inner = brackets.replace(b"[]", b"").replace(b"{}", b"")
         if len(inner) == len(brackets):

@@ -72,7 +72,8 @@ def read_id_mappings(reader: Reader, obj: dict[str, Any], key: str, at: str) -> 
         here = f"{at}/{key}/{index}"
         entry = IDMapping(reader.count(row, "containerID", here, UINT32), reader.count(row, "hostID", here, UINT32),
                           reader.count(row, "size", here, UINT32))
-        _check_mapping(reader, entry, maps, row, here)
+        if index < MAX_MAPPINGS:
+            _check_mapping(reader, entry, maps, row, here)
         maps.append(entry)
     if len(maps) > MAX_MAPPINGS:
         reader.error(USER_MAP, f"{at}/{key}", f"too many id mappings: {len(maps)}", hint=f"at most {MAX_MAPPINGS}")
@@ -86,7 +87,7 @@ def _check_mapping(reader: Reader, entry: IDMapping, others: list[IDMapping], ro
     if inside + size > ID_COUNT or outside + size > ID_COUNT:
         reader.error(USER_MAP, f"{at}/size", f"id mapping of size {size} runs past the last id", size,
                      "ids end at 4294967295")
-    for other in others[:MAX_MAPPINGS]:
+    for other in others:
         if _overlap(inside, other.container_id, size, other.size) or _overlap(outside, other.host_id, size, other.size):
             reader.error(USER_MAP, at, "id mapping overlaps another one",
                          f"{inside} {outside} {size} and {other.container_id} {other.host_id} {other.size}",
