@@ -9,7 +9,7 @@ from pyruntime.plan import seccomp
 from pyruntime.plan.kernel import CAPABILITIES
 from pyruntime.plan.mounts import mount_option_names
 from pyruntime.spec import parse_seccomp
-from pyruntime.version import COMMIT, VERSION
+from pyruntime.version import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ NAMESPACES = ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"]
 def features() -> dict[str, Any]:
     """The document. What is false or left out is not supported; nothing is claimed that a later version brings."""
     annotations = {"org.pyruntime.version": VERSION}
-    if COMMIT:
-        annotations["org.pyruntime.commit"] = COMMIT
     version = native_seccomp.libseccomp_version()
     if version:
         annotations["io.github.seccomp.libseccomp.version"] = version

@@ -81,7 +81,8 @@ def prepare(settings: Settings, bundle: str, options: Options, *, config: str = 
     check_rootfs(spec, facts.rootfs)
     cgroups = CgroupFacts() if options.cgroup_manager == "disabled" else probe_cgroup()
     host = probe_host(spec, cgroup=cgroups, no_pivot=options.no_pivot)
-    options = with_hook_states(options, spec, facts.path)
+    terminal = spec.process is not None and spec.process.terminal
+    options = with_hook_states(options.replace(console=options.console and terminal), spec, facts.path)
     cgroup = compile_cgroup(spec, host, options)
     return Prepared(spec, raw, value, facts, host, options, cgroup, compile_plan(spec, facts, host, options, cgroup))
 

@@ -1,0 +1,145 @@
+"""exec: one more process in a container that lives (contract 1.4, 3.3; DESIGN, runtime 11).
+
+The configuration is the one saved at create. A process file's key that is present wins, an absent one takes the
+container's value; seccomp, label and cgroup are the container's unless a flag names another.
+"""
+
+from __future__ import annotations
+
+from posix import close, getcwd, stat
+
+from pyruntime.errors import HostError, RuntimeFailure, SpecError, StateError, UsageError
+from pyruntime.host.facts import CgroupFacts
+from pyruntime.host.probe import NAMESPACE_FLAGS, clean_path, probe_host
+from pyruntime.lifecycle import create, process, state, states, store
+from pyruntime.lifecycle.drive import Drive, Job
+from pyruntime.native import kernel
+from pyruntime.plan.exec_plan import ExecOptions, compile_exec
+from pyruntime.spec import document
+from pyruntime.spec.ids import parse_gid, parse_user
+from pyruntime.spec.parse_process import parse_process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from pyruntime.lifecycle.foreground import Foreground, Terminal
+    from pyruntime.lifecycle.settings import Settings
+    from pyruntime.spec.config import Process, Spec
+
+NAMESPACE_FILES = {"mount": "mnt", "cgroup": "cgroup", "uts": "uts", "ipc": "ipc", "user": "user", "pid": "pid",
+                   "network": "net", "time": "time"}  # fmt: skip
+
+
+NOT_INHERITED = ("terminal", "consoleSize", "args")  # of the container's process: an exec says these itself
+
+
+def exec_(settings: Settings, container_id: str, *, args: Sequence[str] = (), process: str = "", cwd: str = "",
+          env: Sequence[str] = (), user: str = "", additional_gids: Sequence[str] = (), tty: bool = False,
+          process_label: str = "", apparmor: str = "", no_new_privs: bool = False, cap: Sequence[str] = (),
+          preserve_fds: int = 0, cgroup: Sequence[str] = (), ignore_paused: bool = False, detach: bool = False,
+          console_socket: str = "", pidfd_socket: str = "", pid_file: str = "",
+          stdio: tuple[int, int, int] = (0, 1, 2), signals: bool = False) -> int:
+    """The process's exit code (128 + n for signal n), 0 when detached, which means that execve has taken place.
+
+    `process` is the path of an OCI process object; the other process words are ignored then. `signals` as in run.
+    """
+    given: dict[str, Any] = {}
+    if process:
+        given = document.load(_read(process), name=process)
+    else:
+        given = flags_document(args, cwd, user, tty=tty, label=process_label, apparmor=apparmor, nnp=no_new_privs)
+    pid_path = clean_path(getcwd(), pid_file) if pid_file else ""
+    with store.lookup(settings.root, container_id) as entry:
+        found = state.load(entry)
+        now = state.status(entry, found)
+        if not (now == "paused" and ignore_paused):
+            states.check(now, "exec", container_id)
+        saved = found["config"].get("process") or {}
+        if not process:
+            add_flags(given, saved, env, additional_gids, cap)
+        wanted = parse_process(merge(saved, given), "" if process else "/process")
+        _check_terminal(wanted, detach=detach, console_socket=console_socket)
+        request = Request(settings, entry, found, wanted, sub_cgroups(found["cgroup_paths"], cgroup), preserve_fds)
+        return request.carry_out(detach=detach, console_socket=console_socket, pidfd_socket=pidfd_socket,
+                                 pid_path=pid_path, stdio=stdio, signals=signals)
+
+
+def _read(path: str) -> bytes:
+    folder, _, name = path.rpartition("/")
+    from pyruntime.lifecycle.prepare import read_config
+
+    return read_config(folder or getcwd(), name)
+
+
+def flags_document(args: Sequence[str], cwd: str, user: str, *, tty: bool, label: str, apparmor: str,
+                   nnp: bool) -> dict[str, Any]:
+    """The process object that the command line spells. Raises UsageError for a user that is no number (S27)."""
+    given: dict[str, Any] = {"args": list(args), "terminal": tty}
+    texts = (("cwd", cwd), ("selinuxLabel", label), ("apparmorProfile", apparmor))
+    given.update({key: text for key, text in texts if text})
+    if nnp:
+        given["noNewPrivileges"] = True
+    if user:
+        uid, gid = parse_user(user)
+        given["user"] = {"uid": uid} if gid is None else {"uid": uid, "gid": gid}
+    return given
+
+
+def add_flags(given: dict[str, Any], saved: dict[str, Any], env: Sequence[str], gids: Sequence[str],
+              cap: Sequence[str]) -> None:
+    """What the command line adds to the container's own values: environment, groups, capabilities."""
+    if env:
+        given["env"] = [*(saved.get("env") or ()), *env]
+    user = dict(saved.get("user") or {}) | given.get("user", {})
+    if gids:
+        user["additionalGids"] = [*(user.get("additionalGids") or ()), *(parse_gid(text) for text in gids)]
+    given["user"] = user
+    if not cap:
+        return
+    sets = {name: list(names or ()) for name, names in (saved.get("capabilities") or {}).items()}
+    names = ["bounding", "effective", "permitted"] + (["ambient"] if sets.get("inheritable") else [])
+    for name in names:
+        sets[name] = sets.get(name, []) + [word if word.startswith("CAP_") else f"CAP_{word}" for word in cap]
+    given["capabilities"] = sets
+
+
+def merge(saved: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The container's process with the given keys over it; the umask is inherited even below a new `user`."""
+    base = {key: value for key, value in saved.items() if key not in NOT_INHERITED}
+    merged = base | given
+    umask = (saved.get("user") or {}).get("umask")
+    if umask is not None and isinstance(merged.get("user"), dict):
+        merged["user"] = {"umask": umask} | merged["user"]
+    return merged
+
+
+def _check_terminal(wanted: Process, *, detach: bool, console_socket: str) -> None:
+    if detach and wanted.terminal and not console_socket:
+        raise SpecError("cannot allocate tty if runc will detach without setting console socket", field="/terminal",
+                        hint="give --console-socket")
+    if console_socket and not (detach and wanted.terminal):
+        raise SpecError("cannot use console socket if runc will not detach or allocate tty", field="/terminal",
+                        hint="drop --console-socket, or detach with a terminal")
+
+
+def sub_cgroups(paths: dict[str, str], wanted: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """The directories to join: the container's, or below them what `--cgroup [CTRL[,CTRL]:]PATH` says."""
+    joined = dict(paths)
+    for text in wanted:
+        names, colon, path = text.rpartition(":")
+        chosen = names.split(",") if colon else list(paths)
+        if ".." in path.split("/"):
+            raise UsageError(f"bad sub cgroup path: {path}", hint="the path is below the container's own cgroup")
+        for name in chosen:
+            if name not in paths:
+                raise UsageError(f"unknown controller {name} in --cgroup", hint=f"it has {', '.join(sorted(paths))}")
+            joined[name] = clean_path(paths[name], path.lstrip("/"))
+    for path in joined.values():
+        try:
+            stat(path)
+        except OSError as error:
+            raise HostError(f"cgroup {path}: {(error.strerror or '').lower()}", errno=error.errno or 0, value=path,
+                            hint="a sub-cgroup must exist before exec") from error
+    return tuple(joined.items())
