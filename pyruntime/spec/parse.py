@@ -95,7 +95,8 @@ def _read_spec(reader: Reader, document: dict[str, Any]) -> Spec:
 def _read_version(reader: Reader, document: dict[str, Any]) -> str:
     version = reader.text(document, "ociVersion", "")
     if not version:
-        reader.refuse("/ociVersion", "ociVersion is missing", hint='such as "1.3.0"')
+        if not document.get("ociVersion"):  # a value of another type is reported already
+            reader.refuse("/ociVersion", "ociVersion is missing", hint='such as "1.3.0"')
     elif not _is_semver(version):
         reader.refuse("/ociVersion", f"ociVersion {quote(version)} is no version", version,
                       'three numbers, such as "1.3.0" (SemVer 2.0)')
