@@ -33,6 +33,7 @@ MAX_QUOTED = 200  # characters of a value that a message repeats
 
 _SPACE = " \t\n\r"
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
 
 # What the scanner says -> what Go says about the character found there.
 _WHERE = {
@@ -144,14 +145,15 @@ def _refuse_size(data: bytes, name: str) -> None:
     plain = b"".join(plain.split(b'"')[::2])
     if plain.count(b",") >= MAX_VALUES:
         raise SpecError(f"{name} is too large: more than {MAX_VALUES} values", hint="a usual config.json has some hundreds")
-    brackets = plain.translate(None, _NOT_BRACKETS)
-    for _ in range(MAX_DEPTH):
-        inner = brackets.replace(b"[]", b"").replace(b"{}", b"")
-        if len(inner) == len(brackets):
+    brackets = plain.translate(_ONE_KIND, _NOT_BRACKETS)
+    for _ in range(MAX_DEPTH):  # each round takes the innermost level away, all over the document
+        outer = brackets.replace(b"[]", b"")
+        if len(outer) == len(brackets):
             break
-        brackets = inner
-    # What is left are brackets without partner; the scanner gives up at the first closing one among them.
-    if len(brackets) - len(brackets.lstrip(b"[{")) > MAX_DEPTH:
+        brackets = outer
+    # What is left is deeper, or brackets without partner; at a closing one the scanner gives up.
+    deeper = b"[]" in brackets or len(brackets) - len(brackets.lstrip(b"[")) > MAX_DEPTH
+    if deeper:
         raise SpecError(f"{name} nests too deep: more than {MAX_DEPTH} levels",
                         hint="a config.json needs fewer than ten levels")
 
