@@ -30,6 +30,7 @@ class Job:
         self.spec, self.plan, self.name, self.stdio = spec, plan, name, stdio
         self.entry: Entry | None = None
         self.blobs: Mapping[str, bytes] = {}
+        self.init_pidfd = -1  # of the container's init, for exec; borrowed
         self.console_fd = -1  # connected stream socket that gets the pty's master; owned by the drive
         self.fifo_owner = (0, 0)  # host ids of the container's root
         self.slots: dict[int, int] = {}  # given ones are borrowed

@@ -11,7 +11,8 @@ from posix import close, getcwd, stat
 from pyruntime.errors import HostError, RuntimeFailure, SpecError, StateError, UsageError
 from pyruntime.host.facts import CgroupFacts
 from pyruntime.host.probe import NAMESPACE_FLAGS, clean_path, probe_host
-from pyruntime.lifecycle import create, process, state, states, store
+from pyruntime.lifecycle import create, state, states, store
+from pyruntime.lifecycle import process as process_
 from pyruntime.lifecycle.drive import Drive, Job
 from pyruntime.native import kernel
 from pyruntime.plan.exec_plan import ExecOptions, compile_exec
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from pyruntime.lifecycle.foreground import Foreground, Terminal
     from pyruntime.lifecycle.settings import Settings
+    from pyruntime.plan.step import Plan
     from pyruntime.spec.config import Process, Spec
 
 NAMESPACE_FILES = {"mount": "mnt", "cgroup": "cgroup", "uts": "uts", "ipc": "ipc", "user": "user", "pid": "pid",
@@ -38,7 +40,7 @@ NOT_INHERITED = ("terminal", "consoleSize", "args")  # of the container's proces
 def exec_(settings: Settings, container_id: str, *, args: Sequence[str] = (), process: str = "", cwd: str = "",
           env: Sequence[str] = (), user: str = "", additional_gids: Sequence[str] = (), tty: bool = False,
           process_label: str = "", apparmor: str = "", no_new_privs: bool = False, cap: Sequence[str] = (),
-          preserve_fds: int = 0, cgroup: Sequence[str] = (), ignore_paused: bool = False, detach: bool = False,
+          preserve_fds: int = 0, listen_fds: int = 0, cgroup: Sequence[str] = (), ignore_paused: bool = False, detach: bool = False,
           console_socket: str = "", pidfd_socket: str = "", pid_file: str = "",
           stdio: tuple[int, int, int] = (0, 1, 2), signals: bool = False) -> int:
     """The process's exit code (128 + n for signal n), 0 when detached, which means that execve has taken place.
@@ -61,7 +63,8 @@ def exec_(settings: Settings, container_id: str, *, args: Sequence[str] = (), pr
             add_flags(given, saved, env, additional_gids, cap)
         wanted = parse_process(merge(saved, given), "" if process else "/process")
         _check_terminal(wanted, detach=detach, console_socket=console_socket)
-        request = Request(settings, entry, found, wanted, sub_cgroups(found["cgroup_paths"], cgroup), preserve_fds)
+        request = Request(settings, entry, found, wanted, sub_cgroups(found["cgroup_paths"], cgroup), preserve_fds,
+                          listen_fds)
         return request.carry_out(detach=detach, console_socket=console_socket, pidfd_socket=pidfd_socket,
                                  pid_path=pid_path, stdio=stdio, signals=signals)
 
@@ -143,3 +146,122 @@ def sub_cgroups(paths: dict[str, str], wanted: Sequence[str]) -> tuple[tuple[str
             raise HostError(f"cgroup {path}: {(error.strerror or '').lower()}", errno=error.errno or 0, value=path,
                             hint="a sub-cgroup must exist before exec") from error
     return tuple(joined.items())
+
+
+class Request:
+    """One exec in one container, from what is wanted to the exit code."""
+
+    def __init__(self, settings: Settings, entry: store.Entry, found: dict[str, Any], wanted: Process,
+                 cgroups: tuple[tuple[str, str], ...], preserve_fds: int, listen_fds: int) -> None:
+        self.settings, self.entry, self.found, self.wanted = settings, entry, found, wanted
+        self.cgroups, self.preserve_fds, self.listen_fds = cgroups, preserve_fds, listen_fds
+        self.saved: Spec = state.spec(found)
+
+    def carry_out(self, *, detach: bool, console_socket: str, pidfd_socket: str, pid_path: str,
+                  stdio: tuple[int, int, int], signals: bool) -> int:
+        """Start the process; stay with it unless detached."""
+        own_tty = self.wanted.terminal and not console_socket
+        console, far = kernel.streampair() if own_tty else (-1, create.connect_console(console_socket))
+        watcher: Foreground | None = None
+        if signals and not detach:
+            from pyruntime.lifecycle.foreground import Foreground as Watcher
+
+            watcher = Watcher()
+        terminal: Terminal | None = None
+        try:
+            pid, pidfd = self.start(far, stdio)
+            try:
+                tell(pid, pidfd, pidfd_socket, pid_path)
+                if own_tty:
+                    from pyruntime.lifecycle.run import take_terminal
+
+                    terminal = take_terminal(console)
+                if detach:
+                    return 0
+                return watcher.wait(pidfd, terminal) if watcher is not None else process_.reap(pidfd)
+            finally:
+                if terminal is not None:
+                    terminal.leave()
+                close(pidfd)
+        finally:
+            for fd in (console, far):
+                if fd >= 0:
+                    close(fd)
+
+    def start(self, console_fd: int, stdio: tuple[int, int, int]) -> tuple[int, int]:
+        """(pid, pidfd) of the process after its execve. Raises what kept it from getting there."""
+        init_pid = int(self.found["init_process_pid"])
+        host_pidfd = process_.open_process(init_pid, int(self.found["init_process_start"]))
+        if host_pidfd < 0:
+            raise StateError("cannot exec in a stopped container")
+        try:
+            plan = self.plan(init_pid)
+            job = Job(spec=self.saved, plan=plan, name=self.entry.id, stdio=stdio)
+            job.blobs, job.console_fd, job.warn = self.blobs(), console_fd, self.settings.warn
+            job.init_pidfd = host_pidfd
+            with Drive(job) as drive:
+                return _drive(drive)
+        finally:
+            close(host_pidfd)
+
+    def plan(self, init_pid: int) -> Plan:
+        """The plan of this exec, for the namespaces that differ from ours."""
+        host = probe_host(self.saved, cgroup=CgroupFacts())
+        options = ExecOptions(
+            id=self.entry.id, nstypes=differing_namespaces(init_pid), cgroups=tuple(path for _, path in self.cgroups),
+            console=self.wanted.terminal, preserve_fds=self.preserve_fds, listen_fds=self.listen_fds,
+            no_new_keyring=bool(self.found.get("no_new_keyring")), keyring_token=str(self.found.get("token", "")),
+        )  # fmt: skip
+        return compile_exec(self.wanted, self.saved, host, options)
+
+    def blobs(self) -> dict[str, bytes]:
+        """The container's own filter, as create compiled it."""
+        if self.saved.linux.seccomp is None:
+            return {}
+        data = self.entry.read("seccomp.bpf")
+        if not data:
+            raise HostError("the container's seccomp filter is missing", value=f"{self.entry.path}/seccomp.bpf",
+                            hint="its state is damaged; nothing is run without the filter")
+        return {"seccomp": data}
+
+
+def _drive(drive: Drive) -> tuple[int, int]:
+    """Run the plan, then wait for the socket's EOF: execve has taken place."""
+    try:
+        drive.run()
+        message = drive.link.receive()
+        if message.type == "ERROR":
+            raise drive.failure(message)
+    except RuntimeFailure as failure:
+        drive.kill()
+        if not failure.message.startswith(create.START_FAILED):
+            failure.within(create.START_FAILED)
+        raise
+    pidfd, drive.pidfd = drive.pidfd, -1
+    return drive.pid, pidfd
+
+
+def differing_namespaces(pid: int) -> int:
+    """CLONE_NEW* of the namespaces in which that process and we differ, by inode."""
+    flags = 0
+    for kind, file in NAMESPACE_FILES.items():
+        try:
+            there, here = stat(f"/proc/{pid}/ns/{file}"), stat(f"/proc/self/ns/{file}")
+        except FileNotFoundError:
+            continue
+        if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
+            flags |= NAMESPACE_FLAGS[kind]
+    return flags
+
+
+def tell(pid: int, pidfd: int, pidfd_socket: str, pid_path: str) -> None:
+    """The pidfd and the pid file; the process is killed when its caller cannot be told."""
+    try:
+        if pidfd_socket:
+            create.send_pidfd(pidfd_socket, pidfd, b"setns")
+        if pid_path:
+            create.write_pid_file(pid_path, pid)
+    except RuntimeFailure:
+        process_.send_signal(pidfd, process_.SIGKILL)
+        process_.reap(pidfd)
+        raise

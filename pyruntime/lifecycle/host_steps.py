@@ -88,6 +88,11 @@ def open_device(drive: Drive, path: str, mode: int, dev: int, slot: int) -> None
         close(fd)
 
 
+def open_pidfd(drive: Drive, slot: int) -> None:
+    """The pidfd of the container's init, opened and checked by exec; what it says of the namespaces cannot be raced."""
+    drive.slots[slot] = drive.job.init_pidfd
+
+
 def keep_fd(drive: Drive, number: int, slot: int) -> None:
     """A descriptor of the caller; borrowed."""
     fstat(number)
@@ -154,7 +159,7 @@ def release(drive: Drive, barrier: str) -> None:
 
 STEPS: dict[str, Callable[..., None]] = {
     step.__name__: step
-    for step in (cg_make, cg_write, cg_join, open_tree, open_root, open_ns, open_device, keep_fd, connect, fifos, spawn,
+    for step in (cg_make, cg_write, cg_join, open_tree, open_root, open_ns, open_device, open_pidfd, keep_fd, connect, fifos, spawn,
                  id_map, set_groups, record_pid, hooks, rlimit, save_state, release)
 }  # fmt: skip
 
