@@ -37,6 +37,7 @@ from pyruntime.plan.namespaces import (
 from pyruntime.plan.opcodes import BARRIERS, FIRST_FREE_SLOT, OP_FLAGS
 from pyruntime.plan.process import (
     ALL_CAPABILITIES,
+    KEEP_GROUPS,
     Finish,
     affinity_step,
     check_mapped,
@@ -44,6 +45,7 @@ from pyruntime.plan.process import (
     keyring_step,
     refuse_unsupported,
     rlimit_steps,
+    triples,
 )
 from pyruntime.plan.security import mask_steps, readonly_steps, seccomp_steps, sysctl_steps
 from pyruntime.plan.step import CgroupPlan, HostStep, Plan, Slots, Step, init_step, instead
@@ -56,13 +58,11 @@ if TYPE_CHECKING:
     from pyruntime.host.facts import BundleFacts, HostFacts
     from pyruntime.plan.step import Options
     from pyruntime.spec.config import Process, Spec
-    from pyruntime.spec.linux import IDMapping
 
     Steps = list[Union[Step, HostStep]]
 
 ATTR_RDONLY = 1
 CLONE_NEWCGROUP = 0x2000000
-KEEP_GROUPS = ("run.oci.keep_original_groups", "1")  # contract 5
 NO_CGROUPS = CgroupPlan()
 NOTIFY_OPTIONS = ("bind", "nosuid", "noexec", "nodev", "ro")
 
@@ -83,6 +83,7 @@ def compile_plan(spec: Spec, bundle: BundleFacts, host: HostFacts, options: Opti
         compile_mount(mounts, Mount("/run/notify", "bind", options.notify_dir, NOTIFY_OPTIONS), "")
     devices = compile_devices(mounts, spec, host)
     finish = _finish(spec, process, host, options, slots)
+    seccomp = seccomp_steps(spec.linux.seccomp, host, slots)
     fifo_slot, err_slot = slots.take(), slots.take()
 
     # Everything that is opened by name on the host is opened before the first process exists: a name that is missing
@@ -99,12 +100,12 @@ def compile_plan(spec: Spec, bundle: BundleFacts, host: HostFacts, options: Opti
     _root(steps, spec, bundle, spaces, root_slot)
     steps += mounts.init
     steps += devices
-    _hooks_and_cwd(steps, spec, process, bundle, options)
+    _hooks_and_cwd(steps, spec, process, options)
     steps += finish.console_steps(mount_console=True)
     _protect(steps, spec, mounts)
     _change_root(steps, spec, host, options, spaces)
     _names(steps, spec)
-    steps += finish.steps(seccomp_steps(spec.linux.seccomp, host))
+    steps += finish.steps(seccomp)
     _start(steps, spec, process, finish, options, (fifo_slot, err_slot))
     return Plan(tuple(steps), slots.next, finish.fd_base, tuple(mounts.warnings + finish.warnings))
 
@@ -127,13 +128,9 @@ def _check(spec: Spec, process: Process, bundle: BundleFacts, host: HostFacts, o
                         hint="leave out --no-pivot, or set it to rslave")  # fmt: skip
     refuse_unsupported(process, linux)
     if linux.namespace("user") is not None:
-        uids = _triples(linux.uid_mappings) or bundle.joined_uid_map
-        gids = _triples(linux.gid_mappings) or bundle.joined_gid_map
+        uids = triples(linux.uid_mappings) or bundle.joined_uid_map
+        gids = triples(linux.gid_mappings) or bundle.joined_gid_map
         check_mapped(process, uids, gids)
-
-
-def _triples(maps: tuple[IDMapping, ...]) -> tuple[tuple[int, int, int], ...]:
-    return tuple((entry.container_id, entry.host_id, entry.size) for entry in maps)
 
 
 def _finish(spec: Spec, process: Process, host: HostFacts, options: Options, slots: Slots) -> Finish:
@@ -165,17 +162,18 @@ def _stage0(steps: Steps, spec: Spec, process: Process, host: HostFacts, spaces:
     steps.append(HostStep("release", ("joined",)))
     # After the cgroup, whose cpuset bounds what this may ask for; the caller's own mask must not leak (contract 4.2).
     steps.append(affinity_step(host))
+    # The verified /proc of the host, while it is still what /proc names; closed before the clone, so that no
+    # descriptor of a host directory comes into the container's pid namespace.
+    proc_for = "/process/oomScoreAdj" if process.oom_score_adj is not None else "/linux/timeOffsets"
+    needs_proc = process.oom_score_adj is not None or bool(spec.linux.time_offsets)
+    if needs_proc:
+        steps.append(init_step("open_proc", (0,), proc_for))
     # Before any namespace: lowering needs the privilege that we have outside (contract 4.2).
     if process.oom_score_adj is not None:
         steps.append(init_step("oom_score_adj", (process.oom_score_adj,), "/process/oomScoreAdj"))
     # Before the first setns: whoever is inside must not look into this process (S12).
     if spaces.joined:
         steps.append(init_step("set_dumpable", (0,), spaces.joined[0][2]))
-    # The verified /proc of the host, while it is still what /proc names; closed before the clone, so that no
-    # descriptor of a host directory comes into the container's pid namespace.
-    needs_proc = bool(spec.linux.time_offsets)
-    if needs_proc:
-        steps.append(init_step("open_proc", (0,), "/linux/timeOffsets"))
     before, after = join_steps(spaces, host)
     steps += before
     if spaces.is_fresh("user"):
@@ -187,7 +185,7 @@ def _stage0(steps: Steps, spec: Spec, process: Process, host: HostFacts, spaces:
     steps += after
     steps += time_steps(spaces, spec)  # inside the user namespace, which then owns it
     if needs_proc:
-        steps.append(init_step("close_slot", (1,), "/linux/timeOffsets"))
+        steps.append(init_step("close_slot", (1,), proc_for))
     steps.append(clone_step(spaces, "/linux/namespaces"))
 
 
@@ -237,7 +235,7 @@ def _root(steps: Steps, spec: Spec, bundle: BundleFacts, spaces: Namespaces, roo
     steps.append(Step("attach_root", (root_slot, bundle.rootfs), "/root/path", (), (on_top,), 0, False))
 
 
-def _hooks_and_cwd(steps: Steps, spec: Spec, process: Process, bundle: BundleFacts, options: Options) -> None:
+def _hooks_and_cwd(steps: Steps, spec: Spec, process: Process, options: Options) -> None:
     """Hooks between the mounts and the new root, then the working directory, while the root is writable."""
     if spec.hooks.prestart or spec.hooks.create_runtime:
         steps.append(init_step("barrier", (BARRIERS["mounted"],), "/hooks"))
@@ -248,7 +246,7 @@ def _hooks_and_cwd(steps: Steps, spec: Spec, process: Process, bundle: BundleFac
         steps.append(HostStep("release", ("mounted",)))
     state = (options.hook_state_prefix, options.hook_state_suffix)
     for index, hook in enumerate(spec.hooks.create_container):
-        steps.append(hook_step(hook, f"/hooks/createContainer/{index}", (), state, bundle.rootfs))
+        steps.append(hook_step(hook, f"/hooks/createContainer/{index}", (), state, "."))
     steps.append(init_step("make_path", (process.cwd, 0o755, 0, -1), "/process/cwd"))
 
 
@@ -298,5 +296,5 @@ def _start(steps: Steps, spec: Spec, process: Process, finish: Finish, options: 
     # In the container, as its user and under its filter (contract 3.2), with the program's own environment.
     state = (options.start_state_prefix, options.hook_state_suffix)
     for index, hook in enumerate(spec.hooks.start_container):
-        steps.append(hook_step(hook, f"/hooks/startContainer/{index}", finish.env, state, process.cwd))
+        steps.append(hook_step(hook, f"/hooks/startContainer/{index}", finish.env, state, ""))
     steps.append(init_step("execve", (process.args, finish.env), "/process/args"))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pyruntime.host.facts import HostFacts
     from pyruntime.plan.step import Slots
     from pyruntime.spec.config import Capabilities, Hook, Process
-    from pyruntime.spec.linux import Linux, Personality
+    from pyruntime.spec.linux import IDMapping, Linux, Personality
 
     Maps = tuple[tuple[int, int, int], ...]  # (container id, host id, size)
 
@@ -24,6 +24,7 @@ NEW_ONLY = OP_FLAGS["NEW_ONLY"]
 MOUNT_CONSOLE = OP_FLAGS["MOUNT_CONSOLE"]
 DEFAULT_UMASK = 0o022
 ALL_CAPABILITIES = (1 << 64) - 1
+KEEP_GROUPS = ("run.oci.keep_original_groups", "1")  # contract 5: setgroups is left out
 
 CAP_NUMBERS = {f"CAP_{name}": number for number, name in enumerate(CAPABILITIES)}
 RLIMIT_NUMBERS = {f"RLIMIT_{name}": number for number, name in enumerate(RLIMITS)}
@@ -113,10 +114,10 @@ class Finish:
         flags = MOUNT_CONSOLE if mount_console else 0
         return [init_step("console", (self.console_slot, height, width, flags), "/process/terminal")]
 
-    def steps(self, seccomp: list[Step]) -> list[Step]:
+    def steps(self, seccomp: list[Step | HostStep]) -> list[Step | HostStep]:
         """From inside the new root to right before `ready`."""
         process = self.process
-        steps = [init_step("reopen_null", ())]
+        steps: list[Step | HostStep] = [init_step("reopen_null", ())]
         if self.console_slot < 0:  # the console has made its session already
             steps.append(init_step("setsid", ()))
         # After everything that makes files with exact modes.
@@ -208,6 +209,11 @@ def hook_step(hook: Hook, origin: str, env: tuple[str, ...], state: tuple[str, s
     timeout_ms = (hook.timeout_s or 0) * 1000
     own = env if hook.env is None else hook.env
     return init_step("hook", (hook.path, hook.args or (hook.path,), own, timeout_ms, state, cwd), origin)
+
+
+def triples(maps: tuple[IDMapping, ...]) -> Maps:
+    """Id maps as plain numbers."""
+    return tuple((entry.container_id, entry.host_id, entry.size) for entry in maps)
 
 
 def check_mapped(process: Process, uids: Maps, gids: Maps) -> None:

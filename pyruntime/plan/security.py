@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pyruntime.errors import SpecError
 from pyruntime.plan.kernel import ENOENT, ENOTDIR
-from pyruntime.plan.step import Deferred, Step, init_step
+from pyruntime.plan.step import Deferred, HostStep, Step, init_step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyruntime.host.facts import HostFacts
+    from pyruntime.plan.step import Slots
     from pyruntime.spec.config import Spec
     from pyruntime.spec.linux import Seccomp
 
@@ -47,13 +47,21 @@ def _each_once(op: str, paths: tuple[str, ...], field: str) -> list[Step]:
     return steps
 
 
-def seccomp_steps(seccomp: Seccomp | None, host: HostFacts) -> list[Step]:
-    """Load the filter, whose BPF lifecycle makes from the rules; no default action and no rules means none."""
+def seccomp_steps(seccomp: Seccomp | None, host: HostFacts, slots: Slots) -> list[Step | HostStep]:
+    """Load the filter, whose BPF lifecycle makes from the rules; no default action and no rules means none.
+
+    A filter that notifies makes a listener; the host fetches it and sends it on before init makes another call that
+    the filter may hold up.
+    """
     if seccomp is None or not (seccomp.default_action or seccomp.syscalls):
         return []
     from pyruntime.plan.seccomp import load_flags, uses_notify
 
-    if uses_notify(seccomp):
-        raise SpecError("seccomp action SCMP_ACT_NOTIFY is not supported yet", field="/linux/seccomp/syscalls",
-                        hint="let the rule answer with SCMP_ACT_ERRNO instead")  # fmt: skip
-    return [init_step("seccomp", (Deferred("seccomp"), load_flags(seccomp, host), -1), "/linux/seccomp")]
+    flags = load_flags(seccomp, host)
+    if not uses_notify(seccomp):
+        return [init_step("seccomp", (Deferred("seccomp"), flags, -1), "/linux/seccomp")]
+    return [
+        init_step("seccomp", (Deferred("seccomp"), flags, slots.take()), "/linux/seccomp"),
+        HostStep("send_listener", (seccomp.listener_path, seccomp.listener_metadata), "/linux/seccomp/listenerPath"),
+        HostStep("release", ("listener",)),
+    ]

@@ -74,6 +74,7 @@ HOST_OPS: dict[str, tuple[str, ...]] = {
     "hooks": ("kind",),  # prestart, createRuntime
     "rlimit": ("type", "soft", "hard"),
     "save_state": (),
+    "send_listener": ("path", "metadata"),  # the seccomp listener of the LISTENER message, to a socket
     "open_pidfd": ("slot",),  # of the container's init, for exec
     "release": ("barrier",),  # wait for the barrier, then let init go on
 }
