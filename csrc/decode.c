@@ -30,11 +30,11 @@ static const struct kinds kinds_of[OP_LIMIT] = {FOR_EACH_OP(X)};
 static const struct {
     uint8_t op, arg;
 } required[] = {
-    {OP_WRITE_PROC, 0}, {OP_KEYRING, 0},   {OP_LINK_UP, 0},      {OP_PROPAGATION, 0}, {OP_ATTACH_ROOT, 1},
-    {OP_USE_ROOT, 0},   {OP_MAKE_PATH, 0}, {OP_MOUNT, 0},        {OP_MOUNT, 2},       {OP_MOVE_MOUNT, 1},
+    {OP_WRITE_PROC, 0}, {OP_KEYRING, 0},   {OP_LINK_UP, 0},       {OP_PROPAGATION, 0}, {OP_ATTACH_ROOT, 1},
+    {OP_USE_ROOT, 0},   {OP_MAKE_PATH, 0}, {OP_MOUNT, 0},         {OP_MOUNT, 2},       {OP_MOVE_MOUNT, 1},
     {OP_REMOUNT, 0},    {OP_MKNOD, 0},     {OP_MOUNT_SETATTR, 0}, {OP_SYMLINK, 0},     {OP_SYMLINK, 1},
-    {OP_MASK, 0},       {OP_READONLY, 0},  {OP_HOOK, 0},         {OP_UMOUNT, 0},      {OP_SECCOMP, 0},
-    {OP_CHDIR, 0},      {OP_EXECVE, 0},    {OP_AFFINITY, 0},     {OP_COPY_UP, 0},     {OP_FIND_PROGRAM, 0},
+    {OP_MASK, 0},       {OP_READONLY, 0},  {OP_HOOK, 0},          {OP_UMOUNT, 0},      {OP_SECCOMP, 0},
+    {OP_CHDIR, 0},      {OP_EXECVE, 0},    {OP_AFFINITY, 0},      {OP_COPY_UP, 0},     {OP_FIND_PROGRAM, 0},
 };
 
 static uint32_t load32(const unsigned char *at)
@@ -193,7 +193,8 @@ const char *plan_decode(const unsigned char *bytes, size_t size, struct plan *ou
     if (h.pool_offset < sizeof h || (uint64_t)h.pool_offset + h.pool_size > size)
         return "pool";
     pool = (struct pool){bytes, h.pool_offset, (uint64_t)h.pool_offset + h.pool_size};
-    *out = (struct plan){bytes, (const struct step *)(const void *)(bytes + h.steps_offset), h.steps, h.slots, h.fd_base, 0};
+    *out = (struct plan){
+        bytes, (const struct step *)(const void *)(bytes + h.steps_offset), h.steps, h.slots, h.fd_base, 0};
     return check_steps(&pool, out);
 }
 

@@ -14,6 +14,14 @@ void close_fd(int *fd)
     errno = saved;
 }
 
+/* The default for whoever runs next, unless a step has set another. */
+void settle_umask(struct ctx *c)
+{
+    if (!c->umask_done)
+        umask(DEFAULT_UMASK);
+    c->umask_done = 1;
+}
+
 /* Move an owned descriptor to fd_base or above, so that place_fd never meets it. The descriptor, or -errno. */
 int keep_high(const struct ctx *c, int fd)
 {
@@ -24,6 +32,20 @@ int keep_high(const struct ctx *c, int fd)
     high = res(fcntl(fd, F_DUPFD_CLOEXEC, (int)c->plan.fd_base));
     close_fd(&fd);
     return high;
+}
+
+/* "self/fd/7", to be looked up in a verified procfs. */
+void fd_name(char out[32], int fd)
+{
+    char *at = out + 31;
+
+    *at = 0;
+    do {
+        *--at = (char)('0' + fd % 10);
+        fd /= 10;
+    } while (fd > 0);
+    memmove(out + 8, at, (size_t)(out + 32 - at));
+    memcpy(out, "self/fd/", 8);
 }
 
 /* Put an owned descriptor (or -errno, which is passed on) into a slot; what was there is closed. */

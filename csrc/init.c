@@ -165,7 +165,7 @@ int main(void)
     c.err_fd = c.covered = c.null_file.fd = c.empty_dir.fd = -1;
     reset_signals();
     prctl(PRCTL_SET_NAME, "container-init");
-    umask(0); /* modes in the plan are exact; the step `umask` sets the container's */
+    umask(0);
     syscall(NR_CLOSE_RANGE, 4u, ~0u, 0u);
     ret = chdir("/") < 0 ? -errno : wire_start(&c);
     if (ret < 0)

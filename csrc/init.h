@@ -2,8 +2,8 @@
 #ifndef INIT_H
 #define INIT_H
 
-#include "plan.h"
 #include "sys.h"
+#include "plan.h"
 
 #define DETAIL_MAX 4096
 #define WAIT_STEP (-1) /* the step of a message that belongs to none */
@@ -14,20 +14,24 @@ struct stencil {
     int attached;
 };
 
+#define DEFAULT_UMASK 022
+
 struct ctx {
     struct plan plan;
-    int *slots;      /* plan.slots descriptors, -1 when empty */
-    char **vectors;  /* room for plan.vector + 4 pointers */
-    int socket;      /* -1 after wait_start */
-    int err_fd;      /* exec.err once the program was started, else -1; borrowed from its slot */
-    uint32_t step;   /* the step that runs */
-    int ready;       /* the barrier `ready` is behind us: failures exit 255 */
-    int filtered;    /* seccomp is loaded: only read, write, close, close_range, execve, exit_group */
-    int root_on_top; /* attach_root stacked the tree over "/" */
+    int *slots;       /* plan.slots descriptors, -1 when empty */
+    char **vectors;   /* room for plan.vector + 4 pointers */
+    int socket;       /* -1 after wait_start */
+    int err_fd;       /* exec.err once the program was started, else -1; borrowed from its slot */
+    uint32_t step;    /* the step that runs */
+    int ready;        /* the barrier `ready` is behind us: failures exit 255 */
+    int filtered;     /* seccomp is loaded: only read, write, close, close_range, execve, exit_group */
+    int root_on_top;  /* attach_root stacked the tree over "/" */
+    int root_changed; /* what is at a path now belongs to the container */
     int chdir_done;
-    int covered;     /* the directory that the last mount step hid, or -1 */
+    int umask_done; /* until the step `umask` it is 0, and modes are exact */
+    int covered;    /* what the mount step just before hid, for copy_up; else -1 */
     struct stencil null_file, empty_dir;
-    int32_t value;   /* of the ERROR message */
+    int32_t value; /* of the ERROR message */
     uint32_t detail_size;
     char detail[DETAIL_MAX];
     char program[PATH_MAX]; /* what find_program found; empty before */
@@ -48,7 +52,9 @@ int wire_wait(struct ctx *c, int32_t barrier);
 
 /* fd.c: descriptors */
 void close_fd(int *fd);
+void settle_umask(struct ctx *c);
 int keep_high(const struct ctx *c, int fd);
+void fd_name(char out[32], int fd);
 int set_slot(struct ctx *c, int64_t slot, int fd);
 int slot_fd(const struct ctx *c, int64_t slot);
 int check_magic(int fd, unsigned long magic);
@@ -68,7 +74,7 @@ int proc_write(struct ctx *c, const char *path, const void *data, size_t size);
 int tree_clone(int fd, int recursive);
 int tree_attach(int tree, int target);
 int tree_make(struct ctx *c, const char *fstype, const char *source, const char *const *data, uint64_t attrs);
-int prepare_masks(struct ctx *c);
+void prepare_masks(struct ctx *c);
 
 /* vectors of execve */
 char **make_argv(struct ctx *c, char **at, int64_t strv);
@@ -79,7 +85,7 @@ op_fn op_barrier, op_setns, op_set_dumpable, op_unshare, op_set_ids, op_write_pr
     op_remount, op_mknod, op_symlink, op_mask, op_readonly, op_hook, op_pivot_root, op_move_root, op_chroot, op_umount,
     op_sethostname, op_setdomainname, op_console, op_setsid, op_reopen_null, op_chown_stdio, op_umask, op_personality,
     op_no_new_privs, op_bounding, op_keepcaps, op_setgroups, op_setgid, op_setuid, op_capset, op_ambient, op_seccomp,
-    op_chdir, op_find_program, op_home, op_wait_start, op_close_slot, op_place_fd, op_close_from, op_execve, op_affinity,
-    op_copy_up, op_oom_score_adj;
+    op_chdir, op_find_program, op_home, op_wait_start, op_close_slot, op_place_fd, op_close_from, op_execve,
+    op_affinity, op_copy_up, op_oom_score_adj;
 
 #endif

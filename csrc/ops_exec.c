@@ -305,6 +305,8 @@ int op_execve(struct ctx *c, const struct step *s)
     int ret;
 
     make_env(c, env, s->arg[1]);
+    if (!c->filtered)
+        settle_umask(c);
     ret = res(execve(path, argv, env));
     set_detail(c, path);
     if (c->err_fd >= 0)

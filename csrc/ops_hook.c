@@ -12,12 +12,13 @@
 struct hook {
     const char *path, *cwd;
     char **argv, **env;
-    int root;             /* borrowed, for the cwd "." */
-    int in[2], out[2];    /* the pipes: [0] read end, [1] write end */
+    int root; /* borrowed, for the cwd "." */
+    int umask_done;
+    int in[2], out[2]; /* the pipes: [0] read end, [1] write end */
     int pid, pidfd;
-    volatile int err;     /* written by the child before it ends without execve */
+    volatile int err; /* written by the child before it ends without execve */
     char state[3][24];
-    const char *part[3];  /* what is left to write to its stdin */
+    const char *part[3]; /* what is left to write to its stdin */
     int parts_done;
     size_t output;
     char tail[DETAIL_MAX - 16]; /* the last of its output */
@@ -30,6 +31,8 @@ static _Noreturn void hook_child(struct hook *h)
     int ok;
 
     setpgid(0, 0);
+    if (!h->umask_done)
+        umask(DEFAULT_UMASK);
     syscall(SYS_rt_sigaction, SIGPIPE, zero, NULL, 8);
     ok = strcmp(h->cwd, ".") == 0 ? fchdir(h->root) == 0 : *h->cwd == 0 || chdir(h->cwd) == 0;
     ok = ok && dup2(h->in[0], 0) >= 0 && dup2(h->out[1], 1) >= 0 && dup2(h->out[1], 2) >= 0;
@@ -178,6 +181,7 @@ static void hook_prepare(struct ctx *c, const struct step *s, struct hook *h)
     h->path = plan_str(&c->plan, s->arg[0]);
     h->cwd = plan_str(&c->plan, s->arg[5]);
     h->root = slot_fd(c, SLOT_ROOT);
+    h->umask_done = c->umask_done;
     h->argv = c->vectors;
     h->env = make_argv(c, h->argv, argv);
     make_env(c, h->env, s->arg[2]);

@@ -107,8 +107,10 @@ int op_mount(struct ctx *c, const struct step *s)
     if (ret >= 0)
         ret = verify_special(c, fstype, target, s->arg[5]);
     close_fd(&tree);
-    close_fd(&c->covered);
-    c->covered = fd; /* what copy_up reads */
+    if (ret >= 0 && c->step + 1 < c->plan.count && s[1].op == OP_COPY_UP)
+        ret = c->covered = keep_high(c, fd);
+    else
+        close_fd(&fd);
     return ret < 0 ? ret : 0;
 }
 
@@ -138,24 +140,16 @@ int op_mount_setattr(struct ctx *c, const struct step *s)
 /* OP_REMOUNT: mount(2) takes only paths, so the target is named by its descriptor in the procfs of slot 1. */
 int op_remount(struct ctx *c, const struct step *s)
 {
-    char name[] = "self/fd/\0\0\0\0\0\0\0\0\0\0\0", digits[12], *at = digits + sizeof digits;
-    int proc = proc_fd(c), fd = open_target(c, plan_str(&c->plan, s->arg[0]), 0, 0), rest = fd, ret;
+    char name[32];
+    int proc = proc_fd(c), fd = open_target(c, plan_str(&c->plan, s->arg[0]), 0, 0);
+    int ret = proc < 0 ? proc : fd < 0 ? fd : res(fchdir(proc));
 
-    if (proc < 0 || fd < 0) {
-        close_fd(&fd);
-        return proc < 0 ? proc : -ENOENT;
-    }
-    *--at = 0;
-    do {
-        *--at = (char)('0' + rest % 10);
-        rest /= 10;
-    } while (rest > 0);
-    strcpy(name + 8, at);
-    ret = res(fchdir(proc));
-    if (ret == 0)
+    if (ret == 0) {
+        fd_name(name, fd);
         ret = res(mount(NULL, name, NULL, MOUNT_REMOUNT | (unsigned long)s->arg[1], plan_str(&c->plan, s->arg[2])));
-    if (chdir("/") < 0 && ret == 0)
-        ret = -errno;
+        if (chdir("/") < 0 && ret == 0)
+            ret = -errno;
+    }
     close_fd(&fd);
     return ret;
 }
@@ -175,6 +169,7 @@ static int enter_root(struct ctx *c)
     int root = slot_fd(c, SLOT_ROOT);
 
     prepare_masks(c);
+    c->root_changed = 1;
     return root < 0 ? root : res(fchdir(root));
 }
 

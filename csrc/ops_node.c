@@ -6,17 +6,43 @@
 #define PTY_FIRST 136
 #define PTY_LAST 143
 
-/* Owner and mode of what mknod just made, as the plan has them: a default ACL or a setgid parent may have changed
-   them. `now` is what fstatat said. */
-static int fix_node(int parent, const char *name, const struct stat *now, const struct step *s)
+static int is_node(const struct stat *st, const struct step *s)
 {
-    mode_t mode = (mode_t)(s->arg[1] & 07777);
-    int ret = 0;
+    mode_t mode = (mode_t)s->arg[1];
 
-    if (now->st_uid != (uid_t)s->arg[3] || now->st_gid != (gid_t)s->arg[4])
-        ret = res(fchownat(parent, name, (uid_t)s->arg[3], (gid_t)s->arg[4], AT_SYMLINK_NOFOLLOW));
-    if (ret == 0 && (now->st_mode & 07777) != mode)
-        ret = res(fchmodat(parent, name, mode, 0));
+    return ((st->st_mode ^ mode) & S_IFMT) == 0 &&
+           (!(S_ISCHR(mode) || S_ISBLK(mode)) || st->st_rdev == (dev_t)s->arg[2]);
+}
+
+/* chmod of what an O_PATH descriptor names: fchmodat2 from kernel 6.6, before that by its name in procfs. */
+static int chmod_fd(struct ctx *c, int fd, mode_t mode)
+{
+    char name[32];
+    int proc, ret = res(syscall(NR_FCHMODAT2, fd, "", mode, AT_EMPTY_PATH));
+
+    if (ret != -ENOSYS)
+        return ret;
+    proc = proc_fd(c);
+    fd_name(name, fd);
+    return proc < 0 ? proc : res(fchmodat(proc, name, mode, 0));
+}
+
+/* Owner and mode as the plan has them; a default ACL or a setgid directory may have made others. By descriptor, and
+   only on what still is the node that was made. */
+static int fix_node(struct ctx *c, int parent, const char *name, const struct step *s)
+{
+    mode_t mode = (mode_t)s->arg[1];
+    int fd = open_below(parent, name, O_PATH | O_NOFOLLOW, RES_BENEATH);
+    struct stat st;
+    int ret = fd < 0 ? fd : res(fstat(fd, &st));
+
+    if (ret == 0 && !is_node(&st, s))
+        ret = -EEXIST;
+    if (ret == 0 && (st.st_uid != (uid_t)s->arg[3] || st.st_gid != (gid_t)s->arg[4]))
+        ret = res(fchownat(fd, "", (uid_t)s->arg[3], (gid_t)s->arg[4], AT_EMPTY_PATH));
+    if (ret == 0 && ((st.st_mode ^ mode) & 07777) != 0)
+        ret = chmod_fd(c, fd, mode & 07777);
+    close_fd(&fd);
     return ret;
 }
 
@@ -27,21 +53,20 @@ int op_mknod(struct ctx *c, const struct step *s)
     mode_t mode = (mode_t)s->arg[1];
     char name[NAME_MAX + 1];
     struct stat st;
-    int parent, ret, made;
+    int parent = open_parent(c, plan_str(&c->plan, s->arg[0]), name);
+    int ret, made;
 
-    parent = open_parent(c, plan_str(&c->plan, s->arg[0]), name);
     if (parent < 0)
         return parent;
     ret = res(mknodat(parent, name, mode, (dev_t)s->arg[2]));
     made = ret == 0;
-    if (made || ret == -EEXIST) {
+    if (made || ret == -EEXIST)
         ret = res(fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW));
-        if (ret == 0 && (((st.st_mode ^ mode) & S_IFMT) != 0 ||
-                         ((S_ISCHR(mode) || S_ISBLK(mode)) && st.st_rdev != (dev_t)s->arg[2])))
-            ret = -EEXIST;
-    }
-    if (ret == 0 && made)
-        ret = fix_node(parent, name, &st, s);
+    if (ret == 0 && !is_node(&st, s))
+        ret = -EEXIST;
+    if (ret == 0 && made &&
+        (((st.st_mode ^ mode) & 07777) != 0 || st.st_uid != (uid_t)s->arg[3] || st.st_gid != (gid_t)s->arg[4]))
+        ret = fix_node(c, parent, name, s);
     close_fd(&parent);
     return ret;
 }

@@ -5,17 +5,18 @@
 #include <sys/personality.h>
 #include <sys/prctl.h>
 
+/* OP_SETSID: fine when a session is ours already (console). */
 int op_setsid(struct ctx *c, const struct step *s)
 {
     (void)c;
     (void)s;
-    return res(setsid()) < 0 ? -errno : 0;
+    return setsid() < 0 && getsid(0) != (pid_t)syscall(SYS_getpid) ? -EPERM : 0;
 }
 
 int op_umask(struct ctx *c, const struct step *s)
 {
-    (void)c;
     umask((mode_t)(s->arg[0] & 0777));
+    c->umask_done = 1;
     return 0;
 }
 
@@ -132,6 +133,7 @@ int op_seccomp(struct ctx *c, const struct step *s)
 
     if (filter.size / 8 > 0xffff)
         return -E2BIG;
+    settle_umask(c);
     ret = res(syscall(SYS_seccomp, SECCOMP_FILTER, flags, &program));
     if (ret < 0)
         return ret;

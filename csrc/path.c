@@ -64,7 +64,8 @@ int open_parent(struct ctx *c, const char *path, char name[NAME_MAX + 1])
         return -EINVAL;
     memcpy(parent, path, start);
     memcpy(parent + start, ".", 2);
-    return slot_fd(c, SLOT_ROOT) < 0 ? -EBADF : open_below(slot_fd(c, SLOT_ROOT), parent, O_PATH | O_DIRECTORY, RES_IN_ROOT);
+    return slot_fd(c, SLOT_ROOT) < 0 ? -EBADF
+                                     : open_below(slot_fd(c, SLOT_ROOT), parent, O_PATH | O_DIRECTORY, RES_IN_ROOT);
 }
 
 /* The walk of make_path. `rest` is still to be walked, `done` leads from the root to `dir` without any symlink. */

@@ -15,14 +15,15 @@ int tree_attach(int tree, int target)
     return res(syscall(NR_MOVE_MOUNT, tree, "", target, "", MOVE_FROM_FD | MOVE_TO_FD));
 }
 
-/* What the file system itself said about its refusal, as the detail of the error. */
+/* What the file system itself said last about its refusal ("e tmpfs: Bad value for 'size'"), as the detail. */
 static void read_fs_log(struct ctx *c, int fs)
 {
     char line[512];
-    ssize_t size = read(fs, line, sizeof line);
+    ssize_t size;
 
-    if (size > 0)
-        set_detail_bytes(c, line, (size_t)size - (line[size - 1] == '\n'));
+    while ((size = read(fs, line, sizeof line)) > 0)
+        if (line[0] == 'e')
+            set_detail_bytes(c, line, (size_t)size - (line[size - 1] == '\n'));
 }
 
 /* One "key=value" or "key" of the mount data. */
@@ -93,12 +94,11 @@ static int has_mask(const struct ctx *c)
     return 0;
 }
 
-/* Before the root changes: hold the host's null device if a later step masks with it. A failure shows when it does. */
-int prepare_masks(struct ctx *c)
+/* Before the root changes: hold the host's null device if a later step masks. A failure shows when it is needed. */
+void prepare_masks(struct ctx *c)
 {
     if (c->null_file.fd < 0 && has_mask(c))
         c->null_file.fd = keep_high(c, make_null_tree());
-    return 0;
 }
 
 /* Attach the stencil's mount at `target`: itself the first time, a copy of the attached one from then on. */
@@ -125,28 +125,34 @@ static int make_empty_dir(struct ctx *c)
     return tree_make(c, "tmpfs", "tmpfs", data, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC);
 }
 
+/* The plan tolerates ENOENT of a target that is not there; no later failure may look like it (S17). */
+static int never_missing(int ret)
+{
+    return ret == -ENOENT ? -ESTALE : ret;
+}
+
 /* OP_MASK: what is there decides, file or directory; neither comes from the image. ENOENT when nothing is there. */
 int op_mask(struct ctx *c, const struct step *s)
 {
     int fd = open_target(c, plan_str(&c->plan, s->arg[0]), s->arg[1], 0);
-    struct stencil *from;
+    struct stencil *from = &c->null_file;
     struct stat st;
     int ret = fd;
 
     if (fd < 0)
         return fd;
-    if (fstat(fd, &st) < 0) {
-        ret = -errno;
-        goto out;
+    ret = res(fstat(fd, &st));
+    if (ret == 0 && S_ISDIR(st.st_mode)) {
+        from = &c->empty_dir;
+        if (from->fd < 0)
+            from->fd = keep_high(c, make_empty_dir(c));
+    } else if (from->fd < 0 && !c->root_changed) {
+        from->fd = keep_high(c, make_null_tree());
     }
-    from = S_ISDIR(st.st_mode) ? &c->empty_dir : &c->null_file;
-    if (from->fd < 0)
-        from->fd = ret = keep_high(c, S_ISDIR(st.st_mode) ? make_empty_dir(c) : make_null_tree());
-    if (ret >= 0)
-        ret = stencil_attach(from, fd);
-out:
+    if (ret == 0)
+        ret = from->fd < 0 ? -ENODEV : stencil_attach(from, fd);
     close_fd(&fd);
-    return ret < 0 ? ret : 0;
+    return never_missing(ret);
 }
 
 /* OP_READONLY: the tree at the path, with every mount in it, becomes read-only by a bind on itself. */
@@ -165,5 +171,5 @@ int op_readonly(struct ctx *c, const struct step *s)
         ret = tree_attach(tree, fd);
     close_fd(&tree);
     close_fd(&fd);
-    return ret;
+    return never_missing(ret);
 }
