@@ -49,11 +49,16 @@ class Session:
     def move_controllers_to_v1(self) -> str:
         """Mounts a v1 hierarchy for each controller of a hybrid host's v2 tree, which crun refuses to see there.
 
-        Returns what was done, "" when there was nothing to do. It holds for every runtime of the session alike.
+        A controller whose v1 hierarchy is mounted in another mount namespace alone is mounted here as well: it would
+        go back to the v2 tree when that one ends. Returns what was done, "" when there was nothing to do. It holds
+        for every runtime of the session alike.
         """
         if not UNIFIED.is_dir():
             return ""
-        names = (UNIFIED / "cgroup.controllers").read_text().split()
+        here = {word for line in _mountinfo() if " - cgroup " in line for word in line.split()[-1].split(",")}
+        rows = [line.split() for line in Path("/proc/cgroups").read_text().splitlines()[1:]]
+        elsewhere = [name for name, hierarchy, _, _ in rows if hierarchy != "0" and name not in here]
+        names = dict.fromkeys([*(UNIFIED / "cgroup.controllers").read_text().split(), *elsewhere])
         for name in names:
             path = self.folder / "v1" / name  # runc takes the folder's name for the controller's
             path.mkdir(parents=True)
@@ -66,7 +71,7 @@ class Session:
     def _cgroups(self) -> list[Path]:
         """Our cgroups in all hierarchies, deepest first."""
         found: list[Path] = []
-        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        for line in _mountinfo():
             head, _, tail = line.partition(" - ")
             if tail.split()[0] in ("cgroup", "cgroup2"):
                 top = Path(head.split()[4]) / self.name
@@ -101,7 +106,10 @@ def _interrupt(number: int, _: object) -> None:
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 
+def _mountinfo() -> list[str]:
+    return Path("/proc/self/mountinfo").read_text().splitlines()
+
+
 def _mounts_below(folder: Path) -> list[str]:
     """Mount points in the folder, in the order they were made."""
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    return [point for point in (line.split()[4] for line in lines) if point.startswith(f"{folder}/")]
+    return [point for point in (line.split()[4] for line in _mountinfo()) if point.startswith(f"{folder}/")]
