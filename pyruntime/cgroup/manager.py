@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pyruntime.host.facts import CgroupFacts
+    from pyruntime.plan.step import HostStep
 
     Paths = tuple[tuple[str, str], ...]
 
@@ -46,6 +47,18 @@ LIFT_FIRST = {
     "memory.limit_in_bytes": ("memory.memsw.limit_in_bytes", "-1"),
     "cpu.cfs_period_us": ("cpu.cfs_quota_us", "-1"),
 }
+# Files with a line for each device or interface, and what stands for "no limit" there.
+KEYED = {
+    "blkio.throttle.read_bps_device": "0",
+    "blkio.throttle.write_bps_device": "0",
+    "blkio.throttle.read_iops_device": "0",
+    "blkio.throttle.write_iops_device": "0",
+    "blkio.bfq.weight_device": "0",
+    "io.bfq.weight": "0",
+    "io.max": "rbps=max wbps=max riops=max wiops=max",
+    "net_prio.ifpriomap": "0",
+    "rdma.max": "hca_handle=max hca_object=max",
+}
 
 
 # -- making
@@ -55,7 +68,7 @@ def missing(paths: Paths, facts: CgroupFacts | None = None) -> tuple[str, ...]:
     mounts = {hierarchy.mount for hierarchy in facts.hierarchies} if facts else ()
     found: list[str] = []
     for _, path in paths:
-        while path and path not in mounts and path not in found and not _exists(path):
+        while path and path not in mounts and path not in found and not exists(path):
             found.append(path)
             path = path.rpartition("/")[0]  # noqa: PLW2901 - climbs
     return tuple(found)
@@ -93,7 +106,7 @@ def _fill_cpuset(path: str) -> None:
             return
     except OSError:
         return
-    if not _exists(f"{path}/cpuset.memory_migrate"):
+    if not exists(f"{path}/cpuset.memory_migrate"):
         return  # the unified tree: empty means the parent's
     parent = path.rpartition("/")[0]
     _fill_cpuset(parent)
@@ -147,10 +160,65 @@ def write(file: str, data: str, origin: str = "") -> None:
         _write_refused(file, data, origin, error)
 
 
-def apply(writes: Iterable[tuple[str, str, str]]) -> None:
-    """`write` for each (file, data, origin), in order. Raises HostError at the first refusal."""
-    for file, data, origin in writes:
-        write(file, data, origin)
+def apply(steps: Iterable[HostStep]) -> None:
+    """Carry out cg_make and cg_write steps in order. Raises HostError at the first refusal."""
+    for step in steps:
+        if step.op == "cg_make":
+            make(str(step.args[0]))
+        else:
+            write(str(step.args[0]), str(step.args[1]), step.origin)
+
+
+def change(steps: tuple[HostStep, ...]) -> None:
+    """Carry out the steps of compile_update, all or none: after a refusal the old values are written back, last first.
+
+    A cg_check is refused when its file holds more than its limit. Raises HostError.
+    """
+    undo: list[tuple[str, str]] = []
+    try:
+        for step in steps:
+            file, data = str(step.args[0]), str(step.args[1])
+            if step.op == "cg_check":
+                _check(file, int(data), step.origin)
+                continue
+            old = _old_value(file, data)
+            write(file, data, step.origin)
+            if old is not None:
+                undo.append((file, old))
+    except HostError:
+        for file, old in reversed(undo):
+            try:
+                write(file, old)
+            except HostError:  # the first error is the one to report
+                continue
+        raise
+
+
+def _check(file: str, limit: int, origin: str) -> None:
+    current = _number(file)
+    if current.isdecimal() and int(current) > limit:
+        raise HostError(f"unable to set memory limit to {limit} (current usage: {current})", errno=EBUSY, field=origin,
+                        value=str(limit), hint="the container already uses more than that")
+
+
+def _old_value(file: str, data: str) -> str | None:
+    """What to write to `file` to undo writing `data`, from what it holds now; None when that cannot be known.
+
+    Files of KEYED hold a line for each device or interface; one that has no line has no limit.
+    """
+    try:
+        text = _read(file).decode("utf-8", "surrogateescape").strip()
+    except OSError:
+        return None
+    name = file.rpartition("/")[2]
+    if name == "memory.oom_control":
+        return text.split("\n", 1)[0].rpartition(" ")[2]
+    unset = KEYED.get(name)
+    if unset is None:
+        return text
+    key = data.partition(" ")[0]
+    lines = [line for line in text.split("\n") if line.partition(" ")[0] == key]
+    return lines[0] if lines else f"{key} {unset}"
 
 
 def _put(file: str, data: str) -> None:
@@ -235,7 +303,7 @@ def _error(what: str, error: OSError, *, file: str = "", field: str = "", value:
 
 def check_empty(paths: Paths) -> None:
     """Refuse, as HostError, cgroups that others live in or that are frozen; ones that do not exist are fine."""
-    there = tuple((name, path) for name, path in paths if _exists(path))
+    there = tuple((name, path) for name, path in paths if exists(path))
     if not there:
         return
     found = _all_processes(there, monotonic() + KILL_TIMEOUT_S)
@@ -494,7 +562,8 @@ def _number(path: str) -> str:
         return "unknown"
 
 
-def _exists(path: str) -> bool:
+def exists(path: str) -> bool:
+    """Whether the cgroup or file is there."""
     try:
         stat_path(path)
     except OSError:
