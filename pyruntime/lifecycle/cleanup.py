@@ -5,7 +5,7 @@ Works from whatever is left of `identity` and state.json, so that a damaged cont
 
 from __future__ import annotations
 
-from posix import close
+from posix import close, rmdir
 
 from pyruntime.errors import HostError
 from pyruntime.lifecycle import process
@@ -69,17 +69,37 @@ def kill_cgroup(left: Remains) -> None:
         manager.kill_all(left.cgroup_paths, process.SIGKILL)
 
 
-def destroy(entry: Entry, *, own_mounts: list[str] | tuple[str, ...] = ()) -> None:
-    """Kill what lives, unmount, remove cgroups and directory. Nothing that is not ours is touched."""
-    left = remains(entry) or Remains()
-    kill(left)
-    for path in own_mounts or left.own_mounts:
+def destroy(entry: Entry, left: Remains | None = None, *, dead: bool = False) -> None:
+    """Kill what lives, unmount, remove cgroups and directory. Nothing that is not ours is touched.
+
+    `dead` says that init is reaped and was the init of a pid namespace of its own, with which all else has ended
+    (pid_namespaces(7)): then the cgroups are only searched for processes when they will not go.
+    """
+    left = left or remains(entry) or Remains()
+    if not dead:
+        kill(left)
+    for path in left.own_mounts:
         _unmount(path)
-    if left.created:
+    if left.created and not (dead and _remove_empty(left)):
         from pyruntime.cgroup import manager
 
+        kill_cgroup(left)
         manager.remove(left.cgroup_paths, left.created)
     entry.remove()
+
+
+def _remove_empty(left: Remains) -> bool:
+    """Whether every cgroup of the container is gone with one rmdir each; parents of ours stay while others use them."""
+    own = {path for _, path in left.cgroup_paths}
+    for path in sorted(left.created, key=len, reverse=True):
+        try:
+            rmdir(path)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            if path in own:
+                return False
+    return True
 
 
 def _unmount(path: str) -> None:

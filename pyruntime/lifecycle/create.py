@@ -13,9 +13,9 @@ from time import gmtime, time_ns
 
 from pyruntime.errors import HostError, RuntimeFailure, SpecError, UsageError
 from pyruntime.host.probe import clean_path
-from pyruntime.lifecycle import store
+from pyruntime.lifecycle import cleanup, store
 from pyruntime.lifecycle.drive import Drive, Job
-from pyruntime.lifecycle.prepare import OCI_VERSION, Prepared, bundle_path, prepare
+from pyruntime.lifecycle.prepare import OCI_VERSION, Prepared, bundle_path, hook_state, prepare
 from pyruntime.native import kernel
 from pyruntime.plan.step import Options
 from pyruntime.record import Record
@@ -139,8 +139,9 @@ def filter_blobs(settings: Settings, prepared: Prepared) -> dict[str, bytes]:
 def _launch(settings: Settings, prepared: Prepared, entry: store.Entry, blobs: dict[str, bytes],
             stdio: tuple[int, int, int], console_fd: int) -> Launched:
     _check_cgroups(prepared)
+    created = _missing(prepared)
     identity = store.Identity(entry.id, prepared.options.keyring_token, settings.cgroup_manager,
-                              prepared.cgroup.paths, _missing(prepared))
+                              prepared.cgroup.paths, created)
     entry.write_identity(identity)
     if "seccomp" in blobs:
         entry.write("seccomp.bpf", blobs["seccomp"])
@@ -148,10 +149,11 @@ def _launch(settings: Settings, prepared: Prepared, entry: store.Entry, blobs: d
     job.entry, job.blobs, job.console_fd, job.warn = entry, blobs, console_fd, settings.warn
     job.fifo_owner = host_root(prepared.spec)
     job.on_pid = entry.append_identity
+    job.listener_state = lambda pid: hook_state(entry.id, "creating", pid, prepared.bundle.path, prepared.spec)
     state: dict[str, Any] = {}
     with Drive(job) as drive:
         job.on_hooks = lambda kind: _runtime_hooks(prepared, kind, drive.pid)
-        job.on_ready = lambda: _save(prepared, entry, state, drive)
+        job.on_ready = lambda: _save(prepared, entry, state, drive, created)
         try:
             drive.run()
         except RuntimeFailure as failure:
@@ -195,7 +197,6 @@ def _missing(prepared: Prepared) -> tuple[str, ...]:
 
 def _runtime_hooks(prepared: Prepared, kind: str, pid: int) -> None:
     from pyruntime.lifecycle import hooks
-    from pyruntime.lifecycle.prepare import hook_state
 
     listed = prepared.spec.hooks.prestart if kind == "prestart" else prepared.spec.hooks.create_runtime
     state = hook_state(prepared.options.id, "creating", pid, prepared.bundle.path, prepared.spec)
@@ -210,7 +211,8 @@ def timestamp(nanoseconds: int) -> str:
     return f"{day}.{fraction}Z" if fraction else f"{day}Z"
 
 
-def _save(prepared: Prepared, entry: store.Entry, state: dict[str, Any], drive: Drive) -> None:
+def _save(prepared: Prepared, entry: store.Entry, state: dict[str, Any], drive: Drive,
+          created: tuple[str, ...]) -> None:
     """state.json: the peers' keys, then ours, then config.json as it was read."""
     spec = prepared.spec
     state.update(
@@ -219,17 +221,11 @@ def _save(prepared: Prepared, entry: store.Entry, state: dict[str, Any], drive: 
         external_descriptors=[], intel_rdt_path="", rootless=prepared.host.euid != 0,
         bundle=prepared.bundle.path, rootfs=prepared.bundle.rootfs, oci_version=OCI_VERSION,
         token=prepared.options.keyring_token, cgroup_manager=prepared.options.cgroup_manager,
-        created_cgroups=list(entry_created(entry)), no_new_keyring=prepared.options.no_new_keyring, start_steps=_start_steps(prepared),
+        created_cgroups=list(created), no_new_keyring=prepared.options.no_new_keyring, start_steps=_start_steps(prepared),
         own_mounts=_own_mounts(prepared),
     )  # fmt: skip
     text = document.dump(state).encode("utf-8", "surrogateescape")
     entry.write("state.json", text[:-1] + b',"config":' + prepared.config.strip() + b"}")
-
-
-def entry_created(entry: store.Entry) -> tuple[str, ...]:
-    """The cgroups that are ours to remove, as `identity` has them."""
-    identity = entry.identity()
-    return identity.created if identity is not None else ()
 
 
 def _namespace_paths(spec: Spec, pid: int) -> dict[str, str]:
@@ -263,12 +259,20 @@ def _own_mounts(prepared: Prepared) -> list[str]:
     return [clean_path(prepared.bundle.rootfs, path.lstrip("/")) for path in reversed(made)]
 
 
+def left(prepared: Prepared, entry: store.Entry, *, pid: int = 0, start_time: int = 0) -> cleanup.Remains | None:
+    """What a container made here leaves to clean up; None when not even its identity was written."""
+    identity = entry.identity()
+    if identity is None:
+        return None
+    return cleanup.Remains(pid or identity.pid, start_time or identity.start_time, identity.cgroup_paths,
+                           identity.created, tuple(_own_mounts(prepared)), identity.token)
+
+
 def undo(settings: Settings, prepared: Prepared, entry: store.Entry) -> None:
     """After a failed create: no process, mount, cgroup or state is left; then the poststop hooks."""
-    from pyruntime.lifecycle import cleanup, hooks
-    from pyruntime.lifecycle.prepare import hook_state
+    from pyruntime.lifecycle import hooks
 
-    cleanup.destroy(entry, own_mounts=_own_mounts(prepared))
+    cleanup.destroy(entry, left(prepared, entry))
     if prepared.spec.hooks.poststop:
         state = hook_state(entry.id, "stopped", 0, prepared.bundle.path, prepared.spec)
         hooks.run_poststop(prepared.spec.hooks.poststop, state, settings.warn)

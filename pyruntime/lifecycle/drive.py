@@ -17,6 +17,7 @@ from pyruntime.plan.opcodes import BARRIERS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
 
     from pyruntime.lifecycle.store import Entry
     from pyruntime.plan.step import HostStep, Plan
@@ -36,6 +37,7 @@ class Job:
         self.slots: dict[int, int] = {}  # given ones are borrowed
         self.on_pid: Callable[[int, int], None] = lambda pid, started: None
         self.on_ready: Callable[[], None] = lambda: None
+        self.listener_state: Callable[[int], dict[str, Any]] = lambda pid: {}
         self.on_hooks: Callable[[str], None] = lambda kind: None
         self.warn: Callable[[str], None] = lambda text: None
 
@@ -120,6 +122,10 @@ class Drive:
         """Wait until init is at the barrier: the host steps that follow it in the plan come after it in time too."""
         self._wait("BARRIER", number)
 
+    def arrive_listener(self) -> int:
+        """Wait until init has loaded a filter with a listener; its number of that descriptor."""
+        return self._wait("LISTENER").value
+
     def release(self, name: str) -> None:
         """Let init go on from the barrier it is at."""
         self.link.release(BARRIERS[name])
@@ -129,9 +135,9 @@ class Drive:
         while True:
             message = self.link.receive()
             self._take(message)
-            if message.type == kind and (kind == "PID" or message.value == value):
+            if message.type == kind and (kind != "BARRIER" or message.value == value):
                 return message
-            if message.type in ("BARRIER", "PID"):
+            if message.type in ("BARRIER", "PID", "LISTENER"):
                 raise HostError(f"container-init is at {message.type} {message.value}, expected {kind} {value}")
 
     def _take(self, message: Message) -> None:

@@ -14,6 +14,7 @@ from pyruntime.host.probe import NAMESPACE_FLAGS, clean_path, probe_host
 from pyruntime.lifecycle import create, state, states, store
 from pyruntime.lifecycle import process as process_
 from pyruntime.lifecycle.drive import Drive, Job
+from pyruntime.lifecycle.prepare import hook_state
 from pyruntime.native import kernel
 from pyruntime.plan.exec_plan import ExecOptions, compile_exec
 from pyruntime.spec import document
@@ -199,6 +200,7 @@ class Request:
             job = Job(spec=self.saved, plan=plan, name=self.entry.id, stdio=stdio)
             job.blobs, job.console_fd, job.warn = self.blobs(), console_fd, self.settings.warn
             job.init_pidfd = host_pidfd
+            job.listener_state = lambda _: hook_state(self.entry.id, "running", init_pid, self.found["bundle"], self.saved)
             with Drive(job) as drive:
                 return _drive(drive)
         finally:

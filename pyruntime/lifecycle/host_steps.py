@@ -152,6 +152,25 @@ def save_state(drive: Drive) -> None:
     drive.job.on_ready()
 
 
+def send_listener(drive: Drive, path: str, metadata: str) -> None:
+    """The seccomp listener to the agent's socket: one connection, one JSON, one descriptor (config-linux.md, Seccomp)."""
+    from pyruntime.spec import document
+
+    number = drive.arrive_listener()
+    fd = kernel.pidfd_getfd(drive.pidfd, number)
+    try:
+        value = {"ociVersion": "1.3.0", "fds": ["seccompFd"], "pid": drive.pid, "metadata": metadata,
+                 "state": drive.job.listener_state(drive.pid)}
+        sock = kernel.connect_unix(path)
+        try:
+            kernel.send(sock, document.dump(value).encode("utf-8", "surrogateescape"), [fd])
+        finally:
+            close(sock)
+    finally:
+        close(fd)
+    drive.release("listener")
+
+
 def release(drive: Drive, barrier: str) -> None:
     """Let init go on from the barrier it is at."""
     drive.release(barrier)
@@ -160,7 +179,7 @@ def release(drive: Drive, barrier: str) -> None:
 STEPS: dict[str, Callable[..., None]] = {
     step.__name__: step
     for step in (cg_make, cg_write, cg_join, open_tree, open_root, open_ns, open_device, open_pidfd, keep_fd, connect, fifos, spawn,
-                 id_map, set_groups, record_pid, hooks, rlimit, save_state, release)
+                 id_map, set_groups, record_pid, hooks, rlimit, save_state, send_listener, release)
 }  # fmt: skip
 
 

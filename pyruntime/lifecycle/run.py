@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from posix import close, getcwd
 
-from pyruntime.errors import HostError, ProgramError, RuntimeFailure, SpecError
+from pyruntime.errors import HostError, NotFoundError, RuntimeFailure, SpecError
 from pyruntime.host.probe import clean_path
-from pyruntime.lifecycle import create, delete, foreground, process
+from pyruntime.lifecycle import cleanup, create, process, store
 from pyruntime.lifecycle.prepare import bundle_path, prepare
 from pyruntime.lifecycle.start import start_entry
 from pyruntime.native import kernel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pyruntime.lifecycle import foreground
     from pyruntime.lifecycle.create import Launched
     from pyruntime.lifecycle.settings import Settings
     from pyruntime.spec.config import Spec
@@ -36,7 +37,11 @@ def run(settings: Settings, container_id: str, bundle: str = "", *, config: str 
     assert prepared.spec.process is not None
     own_tty = prepared.spec.process.terminal and not console_socket
     console, far = kernel.streampair() if own_tty else (-1, create.connect_console(console_socket))
-    watcher = foreground.Foreground() if signals and not detach else None
+    watcher: foreground.Foreground | None = None
+    if signals and not detach:
+        from pyruntime.lifecycle.foreground import Foreground
+
+        watcher = Foreground()
     terminal: foreground.Terminal | None = None
     try:
         launched = create.launch(settings, prepared, stdio=stdio, console_fd=far)
@@ -74,7 +79,9 @@ def take_terminal(console: int) -> foreground.Terminal:
     _, fds = kernel.receive(console, 64, max_fds=1, timeout_ms=30_000)
     if not fds:
         raise HostError("container init sent no console", field="/process/terminal")
-    terminal = foreground.Terminal(fds[0])
+    from pyruntime.lifecycle.foreground import Terminal
+
+    terminal = Terminal(fds[0])
     terminal.enter()
     return terminal
 
@@ -83,20 +90,43 @@ def _abandon(settings: Settings, launched: Launched, failure: BaseException) -> 
     """The program never ran: undo everything, and keep the cause first in what is raised."""
     create.abandon(settings, launched)
     close(launched.pidfd)
-    if isinstance(failure, ProgramError | RuntimeFailure) and not failure.message.startswith(create.START_FAILED):
+    if isinstance(failure, RuntimeFailure) and not failure.message.startswith(create.START_FAILED):
         failure.within(create.START_FAILED)
 
 
 def _stay(settings: Settings, launched: Launched, watcher: foreground.Foreground | None,
           terminal: foreground.Terminal | None, *, keep: bool) -> int:
     """Wait for the end; then the container goes, whatever happened to the wait."""
+    ended = False
     try:
-        if watcher is not None:
-            return watcher.wait(launched.pidfd, terminal)
-        return process.reap(launched.pidfd)
+        code = watcher.wait(launched.pidfd, terminal) if watcher is not None else process.reap(launched.pidfd)
+        ended = True
+        return code
     finally:
         if terminal is not None:
             terminal.leave()
         close(launched.pidfd)
         if not keep:
-            delete.delete(settings, launched.prepared.options.id, force=True)
+            _remove(settings, launched, ended=ended)
+
+
+def _remove(settings: Settings, launched: Launched, *, ended: bool) -> None:
+    """Delete the container of this run, unless somebody has done so or taken its id since."""
+    prepared = launched.prepared
+    try:
+        entry = store.lookup(settings.root, launched.entry.id)
+    except NotFoundError:
+        return
+    with entry:
+        entry.lock()
+        left = create.left(prepared, entry, pid=launched.pid, start_time=launched.start_time)
+        if left is None or left.token != prepared.options.keyring_token:
+            return
+        own = prepared.spec.linux.namespace("pid")
+        cleanup.destroy(entry, left, dead=ended and own is not None and not own.path)
+        if prepared.spec.hooks.poststop:
+            from pyruntime.lifecycle import hooks
+            from pyruntime.lifecycle.prepare import hook_state
+
+            state = hook_state(entry.id, "stopped", 0, prepared.bundle.path, prepared.spec)
+            hooks.run_poststop(prepared.spec.hooks.poststop, state, settings.warn)
