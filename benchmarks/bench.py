@@ -40,7 +40,7 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--profile", choices=PROFILES, action="append", help="only this bundle; may be repeated")
     parser.add_argument("--measure", choices=[m.name for m in MEASURES], action="append", help="only this measure")
     parser.add_argument("--no-library", action="store_true", help="leave out the library in a warm process")
-    parser.add_argument("--output", metavar="FILE", default=str(TOP / ".cache" / "bench.json"), help="all figures as JSON")
+    parser.add_argument("--output", metavar="FILE", default=str(TOP / ".cache" / "bench.json"), help="figures as JSON")
     parser.add_argument("--seed", type=int, default=1, help="of the order of runtimes")
     args = parser.parse_args(words)
     if args.rounds < 1:
@@ -65,7 +65,7 @@ def install_missing() -> None:
 def find_runtimes(args: argparse.Namespace, folder: Path) -> list[Runtime]:
     """Ours first, then Debian's runc and crun where they are, then the peers that were named."""
     found = [Runtime("pyruntime", args.pyruntime, folder / "pyruntime")]
-    if not args.no_library and os.path.exists(args.pyruntime):
+    if not args.no_library and Path(args.pyruntime).exists():
         found.append(Library(folder / "library"))
     names = {runtime.name for runtime in found}
     for path in [shutil.which("runc"), shutil.which("crun"), *args.peer]:
@@ -80,13 +80,14 @@ def find_runtimes(args: argparse.Namespace, folder: Path) -> list[Runtime]:
     return found
 
 
-def measure_one(measure: Measure, runtimes: list[Runtime], rounds: int, rng: random.Random
-                ) -> tuple[dict[str, list[dict[str, float]]], dict[str, str]]:
+def measure_one(
+    measure: Measure, runtimes: list[Runtime], rounds: int, rng: random.Random
+) -> tuple[dict[str, list[dict[str, float]]], dict[str, str]]:
     """Samples by runtime, and why a runtime has none or too few. A runtime that fails is left out from there on."""
     samples: dict[str, list[dict[str, float]]] = {runtime.name: [] for runtime in runtimes}
     failures: dict[str, str] = {}
 
-    def attempt(runtime: Runtime, counted: bool) -> None:
+    def attempt(runtime: Runtime, *, counted: bool) -> None:
         try:
             sample = measure.once(runtime)
         except MeasureFailed as failure:
@@ -157,7 +158,7 @@ def main(words: list[str] | None = None) -> int:
             versions = {runtime.name: runtime.version() for runtime in runtimes}
             load = " ".join(f"{value:.2f}" for value in facts["load_before"])
             print(f"Linux {facts['kernel']}, {facts['cpus']} x {facts['cpu']}, load {load}, {args.rounds} rounds")
-            print("\n".join([*(f"  {name:<12} {text}" for name, text in versions.items()), *([moved] if moved else [])]))
+            print("\n".join([*(f"  {name:<12} {text}" for name, text in versions.items()), moved]).rstrip())
             result = measure_all(args, session, runtimes)
         finally:
             for runtime in runtimes:

@@ -34,15 +34,17 @@ class Session:
             signal.signal(number, _interrupt)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # a second one must not stop the cleaning
         self._end_processes()
         self._remove_cgroups()
         for path in reversed(self.mounted):
             subprocess.run(["umount", path], check=False)
-        for path in reversed(_mounts_below(self.folder)):
-            subprocess.run(["umount", "-l", path], check=False)
+        for point in reversed(_mounts_below(self.folder)):
+            subprocess.run(["umount", "-l", point], check=False)
         if not _mounts_below(self.folder):  # never remove files through a mount that stayed
             shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     Compiled = tuple[bytes, tuple[str, ...]]  # BPF, warnings
+    Conditions = tuple[tuple[int, int, int, int], ...]  # all must hold
 
     class Rules(Protocol):
         """What compile_filter reads; plan.seccomp.SeccompRules has it."""
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
         @property
         def architectures(self) -> tuple[str, ...]: ...
         @property
-        def groups(self) -> tuple[tuple[tuple[str, ...], int, tuple[tuple[tuple[int, int, int, int], ...], ...]], ...]: ...
+        def groups(self) -> tuple[tuple[tuple[str, ...], int, tuple[Conditions, ...]], ...]: ...
         @property
         def named(self) -> tuple[str, ...]: ...
         @property
@@ -100,13 +101,13 @@ def unknown_names(rules: Rules) -> tuple[str, ...]:
 
 
 def libseccomp_version() -> str:
-    """ "2.5.4", or "" when there is no libseccomp."""
+    """The version as "2.5.4", or "" when there is no libseccomp."""
     version = _version()
     return ".".join(str(number) for number in version[:3]) if version else ""
 
 
 def api_level() -> int:
-    """libseccomp's API level on this kernel (seccomp_api_get(3)); 0 without the library."""
+    """The API level of libseccomp on this kernel (seccomp_api_get(3)); 0 without the library."""
     version = _version()
     return version[3] if version else 0
 
@@ -357,7 +358,8 @@ def _prune(folder: int) -> None:
 
 def _is_ours(name: str) -> bool:
     """Whether a file name is a key, alone or with the suffix of a temporary file."""
-    return len(name) >= KEY_DIGITS and not name[:KEY_DIGITS].strip("0123456789abcdef") and name[KEY_DIGITS:][:1] in ("", ".")
+    key, rest = name[:KEY_DIGITS], name[KEY_DIGITS:]
+    return len(key) == KEY_DIGITS and not key.strip("0123456789abcdef") and rest[:1] in ("", ".")
 
 
 def _unlink(folder: int, name: str) -> None:

@@ -173,7 +173,7 @@ def _alternatives(args: tuple[SyscallArg, ...]) -> tuple[Conditions, ...]:
 
 
 def _architectures(names: tuple[str, ...], machine: str) -> tuple[str, ...]:
-    """libseccomp's names, the native one first, each once."""
+    """The names libseccomp has for them, the native one first, each once."""
     found = {MACHINES.get(machine, machine): None}
     found.update((name[len("SCMP_ARCH_") :].lower(), None) for name in names)
     return tuple(found)

@@ -88,7 +88,8 @@ def test_newer_calls_answer_enosys(default):
     bpf, _ = build(defaultAction=default, syscalls=[allow("read", "mkdir")])
     plain = run(bpf, WRITE, X86_64)
     assert plain != ENOSYS
-    assert [run(bpf, number, X86_64) for number in (MKDIR - 1, MKDIR, MKDIR + 1, 9999)] == [plain, ALLOW, ENOSYS, ENOSYS]
+    numbers = (MKDIR - 1, MKDIR, MKDIR + 1, 9999)
+    assert [run(bpf, number, X86_64) for number in numbers] == [plain, ALLOW, ENOSYS, ENOSYS]
 
 
 @pytest.mark.parametrize(("default", "verdict"), [
@@ -114,7 +115,8 @@ def test_profile_that_names_nothing_warns_and_denies():
 
 
 def test_unknown_names_are_left_out_and_reported():
-    rules = normalise(profile({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [allow("read", "no_such_call", "é")]}), HOST)
+    raw = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [allow("read", "no_such_call", "é")]}
+    rules = normalise(profile(raw), HOST)
     assert native.unknown_names(rules) == ("no_such_call", "é")
     assert run(native.compile_filter(rules)[0], READ, X86_64) == ALLOW
 
