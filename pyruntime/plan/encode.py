@@ -15,13 +15,14 @@ from pyruntime.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
 
 HEADER = Struct("<IIQIIIIIIII")
 STEP = Struct("<HBBBBBB6q")
 U32 = Struct("<I")
 
 KINDS = {name: (number, tuple(kind for _, kind in args)) for name, (number, args) in OPS.items()}
-SIGNED_MIN, UNSIGNED_MAX = -(1 << 63), 1 << 64
+SIGN_BIT, MODULUS = 1 << 63, 1 << 64
 
 
 class Pool:
@@ -74,7 +75,7 @@ def encode(plan: Plan, *, blobs: Mapping[str, bytes]) -> bytes:
         flat.append((step, len(step.alternatives), 0))
         flat += [(other, RETRY if other.retry else 0, other.on_errno) for other in step.alternatives]
     pool = Pool(HEADER_SIZE + len(flat) * STEP_SIZE)
-    convert = {"str": pool.text, "blob": pool.blob, "strv": pool.vector}
+    convert: dict[str, Callable[[Any], int]] = {"str": pool.text, "blob": pool.blob, "strv": pool.vector}
     records = [_pack(step, alternatives, on_errno, convert, blobs) for step, alternatives, on_errno in flat]
     header = HEADER.pack(
         MAGIC, HEADER_SIZE, LAYOUT_HASH, len(flat), HEADER_SIZE, pool.start, len(pool.data), plan.slots, plan.fd_base, 0, 0
@@ -82,7 +83,7 @@ def encode(plan: Plan, *, blobs: Mapping[str, bytes]) -> bytes:
     return b"".join((header, *records, pool.data))
 
 
-def _pack(step: Step, alternatives: int, on_errno: int, convert: Mapping[str, Callable[..., int]],
+def _pack(step: Step, alternatives: int, on_errno: int, convert: Mapping[str, Callable[[Any], int]],
           blobs: Mapping[str, bytes]) -> bytes:  # fmt: skip
     number, kinds = KINDS[step.op]
     args = step.args
@@ -90,9 +91,9 @@ def _pack(step: Step, alternatives: int, on_errno: int, convert: Mapping[str, Ca
         raise ValueError(f"{step.op} takes {len(kinds)} arguments, {len(args)} given")
     values = [0] * MAX_ARGS
     for index, kind in enumerate(kinds):
-        value = args[index]
-        if kind == "int" or kind == "slot":
-            values[index] = value if value < 1 << 63 else value - UNSIGNED_MAX  # type: ignore[operator]
+        value: Any = args[index]
+        if kind in ("int", "slot"):
+            values[index] = value if value < SIGN_BIT else value - MODULUS
         elif value is not None and value != "":  # offset 0 says: not given
             if isinstance(value, Deferred):
                 value = blobs[value.kind]
@@ -132,7 +133,7 @@ def decode(data: bytes) -> Decoded:
 
 
 def _read(data: bytes, kind: str, value: int) -> int | str | bytes | tuple[str, ...]:
-    if kind == "int" or kind == "slot":
+    if kind in ("int", "slot"):
         return value
     if kind == "str":
         return _text(data, value) if value else ""

@@ -255,12 +255,6 @@ def clean(path: str) -> str:
     return "/" + "/".join(parts)
 
 
-def attr_names(bits: int) -> list[str]:
-    """The mount options that ATTR bits stand for, e.g. ["ro", "nosuid"]."""
-    return [name for name, (on, _) in ATTRIBUTES.items() if on and bits & (ATTR_ATIME if on & ATTR_ATIME else on) == on
-            and name != "norelatime"]  # fmt: skip
-
-
 def to_ms(attrs: int, cleared: int) -> int:
     """MOUNT_ATTR_* bits as mount(2) flags; no word on atime keeps what the mount has (do_remount in fs/namespace.c)."""
     flags = 0

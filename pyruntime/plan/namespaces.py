@@ -28,7 +28,7 @@ class Namespaces:
         self.host: list[HostStep] = []
         self.joined: list[tuple[str, int, str]] = []
         self.fresh = 0
-        self.kinds = {entry.type: bool(entry.path) for entry in entries}  # type: joined by path?
+        self.kinds = {entry.type: bool(entry.path) for entry in entries}  # by path: True
         for index, entry in enumerate(entries):
             if entry.path:
                 origin = f"/linux/namespaces/{index}"

@@ -247,7 +247,8 @@ def _hooks_and_cwd(steps: Steps, spec: Spec, process: Process, options: Options)
     state = (options.hook_state_prefix, options.hook_state_suffix)
     for index, hook in enumerate(spec.hooks.create_container):
         steps.append(hook_step(hook, f"/hooks/createContainer/{index}", (), state, "."))
-    steps.append(init_step("make_path", (process.cwd, 0o755, 0, -1), "/process/cwd"))
+    if process.cwd != "/":
+        steps.append(init_step("make_path", (process.cwd, 0o755, 0, -1), "/process/cwd"))
 
 
 def _protect(steps: Steps, spec: Spec, mounts: Mounts) -> None:
