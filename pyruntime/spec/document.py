@@ -244,8 +244,12 @@ def quote(text: str) -> str:
     """`text` in double quotes on one line, shortened to MAX_QUOTED characters."""
     if len(text) > MAX_QUOTED:
         text = text[:MAX_QUOTED] + "..."
-    quoted: str = encode_basestring(text) if text.isprintable() else encode_basestring_ascii(text)
+    quoted: str = encode_basestring(text) if text.isprintable() else _ascii(text)
     return quoted
+
+
+def _ascii(text: str) -> str:
+    return encode_basestring_ascii(text).replace("\x7f", "\\u007f")
 
 
 def escape(key: str) -> str:
@@ -260,6 +264,8 @@ def shown(value: Any) -> str:
     if type(value) in (list, dict) and len(value) > 20:
         return f"{kind(value)} of {len(value)}"
     text = dump(value)
+    if not text.isprintable():
+        text = _compact(value, _ascii, False) if make_encoder is not None else _ascii(text)
     return text if len(text) <= MAX_QUOTED else text[:MAX_QUOTED] + "..."
 
 

@@ -163,7 +163,8 @@ def test_our_own_files_keep_bytes_that_are_no_text():
 
 
 def test_quoted_text_is_one_bounded_line():
-    assert quote("a\nb\u2028\x1b") == '"a\\nb\\u2028\\u001b"'
+    assert quote("a\nb\u2028\x1b\x7f") == '"a\\nb\\u2028\\u001b\\u007f"'
+    assert shown(["\x7f", "\u2028"]) == '["\\u007f","\\u2028"]'
     assert len(quote("x" * 10_000)) < 300
     assert shown([1] * 1000) == "array of 1000"
     assert len(shown({"a": ["x" * 10_000]})) < 300
