@@ -49,8 +49,11 @@ class Launched(Record):
 def create(settings: Settings, container_id: str, bundle: str = "", *, config: str = "config.json",
            console_socket: str = "", pidfd_socket: str = "", pid_file: str = "", no_pivot: bool = False,
            no_new_keyring: bool = False, preserve_fds: int = 0, listen_fds: int = 0, notify_socket: str = "",
-           stdio: tuple[int, int, int] = (0, 1, 2)) -> None:
-    """Create a container from the bundle; it waits for `start`. The pid file appears only on success."""
+           stdio: tuple[int, int, int] = (0, 1, 2)) -> int:
+    """Create a container from the bundle; it waits for `start`. The pid file appears only on success.
+
+    Returns the pidfd of init, which is a child of the caller: the caller closes it and reaps with it.
+    """
     options = make_options(settings, container_id, no_pivot=no_pivot, no_new_keyring=no_new_keyring,
                            preserve_fds=preserve_fds, listen_fds=listen_fds, console=bool(console_socket))
     pid_path = clean_path(getcwd(), pid_file) if pid_file else ""
@@ -66,9 +69,9 @@ def create(settings: Settings, container_id: str, bundle: str = "", *, config: s
             finish(launched, pidfd_socket=pidfd_socket, pid_path=pid_path)
         except BaseException:
             abandon(settings, launched)
-            raise
-        finally:
             close(launched.pidfd)
+            raise
+    return launched.pidfd
 
 
 def make_options(settings: Settings, container_id: str, *, no_pivot: bool, no_new_keyring: bool, preserve_fds: int,

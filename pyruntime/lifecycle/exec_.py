@@ -17,6 +17,7 @@ from pyruntime.lifecycle.drive import Drive, Job
 from pyruntime.lifecycle.prepare import hook_state
 from pyruntime.native import kernel
 from pyruntime.plan.exec_plan import ExecOptions, compile_exec
+from pyruntime.record import Record
 from pyruntime.spec import document
 from pyruntime.spec.ids import parse_gid, parse_user
 from pyruntime.spec.parse_process import parse_process
@@ -35,6 +36,22 @@ NAMESPACE_FILES = {"mount": "mnt", "cgroup": "cgroup", "uts": "uts", "ipc": "ipc
                    "network": "net", "time": "time"}  # fmt: skip
 
 
+class Changes(Record):
+    """What the command line changes in the container's own process (contract 1.4, exec). `process`: a file that says all."""
+
+    args: tuple[str, ...] = ()
+    process: str = ""
+    cwd: str = ""
+    env: tuple[str, ...] = ()
+    user: str = ""
+    additional_gids: tuple[str, ...] = ()
+    tty: bool = False
+    process_label: str = ""
+    apparmor: str = ""
+    no_new_privs: bool = False
+    cap: tuple[str, ...] = ()
+
+
 NOT_INHERITED = ("terminal", "consoleSize", "args")  # of the container's process: an exec says these itself
 
 
@@ -48,26 +65,39 @@ def exec_(settings: Settings, container_id: str, *, args: Sequence[str] = (), pr
 
     `process` is the path of an OCI process object; the other process words are ignored then. `signals` as in run.
     """
-    given: dict[str, Any] = {}
-    if process:
-        given = document.load(_read(process), name=process)
-    else:
-        given = flags_document(args, cwd, user, tty=tty, label=process_label, apparmor=apparmor, nnp=no_new_privs)
     pid_path = clean_path(getcwd(), pid_file) if pid_file else ""
+    changes = Changes(tuple(args), process, cwd, tuple(env), user, tuple(additional_gids), tty, process_label, apparmor,
+                      no_new_privs, tuple(cap))
     with store.lookup(settings.root, container_id) as entry:
-        found = state.load(entry)
-        now = state.status(entry, found)
-        if not (now == "paused" and ignore_paused):
-            states.check(now, "exec", container_id)
-        saved = found["config"].get("process") or {}
-        if not process:
-            add_flags(given, saved, env, additional_gids, cap)
-        wanted = parse_process(merge(saved, given), "" if process else "/process")
-        _check_terminal(wanted, detach=detach, console_socket=console_socket)
-        request = Request(settings, entry, found, wanted, sub_cgroups(found["cgroup_paths"], cgroup), preserve_fds,
-                          listen_fds)
+        request = ask(settings, entry, changes, cgroup=cgroup, preserve_fds=preserve_fds, listen_fds=listen_fds,
+                      ignore_paused=ignore_paused)
+        _check_terminal(request.wanted, detach=detach, console_socket=console_socket)
         return request.carry_out(detach=detach, console_socket=console_socket, pidfd_socket=pidfd_socket,
                                  pid_path=pid_path, stdio=stdio, signals=signals)
+
+
+def spawn(settings: Settings, container_id: str, *, args: Sequence[str], env: Sequence[str] = (), cwd: str = "",
+          user: str = "", stdio: tuple[int, int, int] = (0, 1, 2)) -> tuple[int, int]:
+    """(pid, pidfd) of a further process without a terminal, a child of the caller, after its execve."""
+    changes = Changes(tuple(args), env=tuple(env), cwd=cwd, user=user)
+    with store.lookup(settings.root, container_id) as entry:
+        return ask(settings, entry, changes).start(-1, stdio)
+
+
+def ask(settings: Settings, entry: store.Entry, changes: Changes, *, cgroup: Sequence[str] = (), preserve_fds: int = 0,
+        listen_fds: int = 0, ignore_paused: bool = False) -> Request:
+    """The request for a process in a container that may be entered. Raises StateError, SpecError, UsageError."""
+    given = document.load(_read(changes.process), name=changes.process) if changes.process else flags_document(changes)
+    found = state.load(entry)
+    now = state.status(entry, found)
+    if not (now == "paused" and ignore_paused):
+        states.check(now, "exec", entry.id)
+    saved = found["config"].get("process") or {}
+    if not changes.process:
+        add_flags(given, saved, changes)
+    wanted = parse_process(merge(saved, given), "" if changes.process else "/process")
+    cgroups = sub_cgroups(found["cgroup_paths"], cgroup)
+    return Request(settings, entry, found, wanted, cgroups, preserve_fds, listen_fds)
 
 
 def _read(path: str) -> bytes:
@@ -77,35 +107,32 @@ def _read(path: str) -> bytes:
     return read_config(folder or getcwd(), name)
 
 
-def flags_document(args: Sequence[str], cwd: str, user: str, *, tty: bool, label: str, apparmor: str,
-                   nnp: bool) -> dict[str, Any]:
+def flags_document(changes: Changes) -> dict[str, Any]:
     """The process object that the command line spells. Raises UsageError for a user that is no number (S27)."""
-    given: dict[str, Any] = {"args": list(args), "terminal": tty}
-    texts = (("cwd", cwd), ("selinuxLabel", label), ("apparmorProfile", apparmor))
+    given: dict[str, Any] = {"args": list(changes.args), "terminal": changes.tty}
+    texts = (("cwd", changes.cwd), ("selinuxLabel", changes.process_label), ("apparmorProfile", changes.apparmor))
     given.update({key: text for key, text in texts if text})
-    if nnp:
+    if changes.no_new_privs:
         given["noNewPrivileges"] = True
-    if user:
-        uid, gid = parse_user(user)
+    if changes.user:
+        uid, gid = parse_user(changes.user)
         given["user"] = {"uid": uid} if gid is None else {"uid": uid, "gid": gid}
     return given
 
 
-def add_flags(given: dict[str, Any], saved: dict[str, Any], env: Sequence[str], gids: Sequence[str],
-              cap: Sequence[str]) -> None:
+def add_flags(given: dict[str, Any], saved: dict[str, Any], changes: Changes) -> None:
     """What the command line adds to the container's own values: environment, groups, capabilities."""
-    if env:
-        given["env"] = [*(saved.get("env") or ()), *env]
+    if changes.env:
+        given["env"] = [*(saved.get("env") or ()), *changes.env]
     user = dict(saved.get("user") or {}) | given.get("user", {})
-    if gids:
-        user["additionalGids"] = [*(user.get("additionalGids") or ()), *(parse_gid(text) for text in gids)]
+    if changes.additional_gids:
+        user["additionalGids"] = [*(user.get("additionalGids") or ()), *map(parse_gid, changes.additional_gids)]
     given["user"] = user
-    if not cap:
+    if not changes.cap:
         return
     sets = {name: list(names or ()) for name, names in (saved.get("capabilities") or {}).items()}
-    names = ["bounding", "effective", "permitted"] + (["ambient"] if sets.get("inheritable") else [])
-    for name in names:
-        sets[name] = sets.get(name, []) + [word if word.startswith("CAP_") else f"CAP_{word}" for word in cap]
+    for name in ["bounding", "effective", "permitted"] + (["ambient"] if sets.get("inheritable") else []):
+        sets[name] = sets.get(name, []) + [word if word.startswith("CAP_") else f"CAP_{word}" for word in changes.cap]
     given["capabilities"] = sets
 
 
