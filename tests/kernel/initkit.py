@@ -116,6 +116,9 @@ class Message:
         return f"{self.type}(step={self.step} errno={self.errno} value={self.value} {self.payload!r})"
 
 
+OPEN: list[Run] = []  # every run of the test that is under way; the fixture `init_program` closes them
+
+
 class Run:
     """A running container-init. `messages` are all that came; `pid` is init's, or stage 0's before clone."""
 
@@ -133,9 +136,10 @@ class Run:
             self.stage0 = self.pid = os.posix_spawn(program, ["container-init"], {}, file_actions=actions)
         remote.close()
         self.status: int | None = None
+        OPEN.append(self)
 
     def _send_plan(self, plan: bytes, fds: dict[int, int], raw_first: bytes | None) -> None:
-        memfd = os.memfd_create("plan")
+        memfd = os.memfd_create("plan")  # closed below, the socket keeps a copy
         os.write(memfd, plan)
         slots = list(fds)
         head = raw_first or struct.pack("<Iiii", MESSAGES["PLAN"], -1, 0, 1 + len(fds))
@@ -230,12 +234,13 @@ class Run:
         return [line.split() for line in Path(f"/proc/{self.pid}/mountinfo").read_text().splitlines()]
 
     def close(self) -> None:
-        """End what still runs."""
+        """End what still runs; again is fine."""
         self.host.close()
         if self.status is None:
             with contextlib.suppress(ProcessLookupError, ChildProcessError):
                 os.kill(self.pid, signal.SIGKILL)
                 os.waitpid(self.pid, 0)
+            self.status = -signal.SIGKILL
         self.output.close()
 
 
