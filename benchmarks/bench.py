@@ -8,6 +8,7 @@ Needs root. Missing peers of Debian are installed. Everything made is removed at
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import platform
@@ -150,6 +151,7 @@ def main(words: list[str] | None = None) -> int:
         print("bench needs root: runc and crun do, for the same containers", file=sys.stderr)
         return 1
     install_missing()
+    compileall.compile_dir(TOP / "pyruntime", quiet=2)  # as pip does; the program itself writes no .pyc
     facts = host_facts()
     with Session() as session:
         moved = session.move_controllers_to_v1()
