@@ -11,6 +11,7 @@ BUNDLE := .cache/bundle
 ARGS ?=
 
 EXT_SOURCES := $(wildcard csrc/ext*.[ch] csrc/seccomp*.[ch]) pyruntime/native/build_ext.py
+MODULES := $(wildcard pyruntime/*.py pyruntime/*/*.py pyruntime/*/*/*.py)
 INIT_SOURCES := $(wildcard csrc/*.[ch] csrc/Makefile)
 
 .PHONY: help
@@ -53,10 +54,14 @@ help: ## this list
 	@$(MAKE) -C csrc container-init
 	@touch $@
 
-$(PROGRAM): csrc/launcher.c setup.py .venv/build.stamp
+$(PROGRAM): $(wildcard csrc/launcher*.[ch]) tools/image.py setup.py .venv/build.stamp
 	@echo "==> launcher"
 	@$(PY) -W ignore setup.py -q build_scripts --build-dir build
 	@ln -sf ../../$(PROGRAM) .venv/bin/pyruntime
 
+pyruntime/native/modules.image: $(MODULES) tools/image.py .venv/build.stamp
+	@echo "==> module image"
+	@$(PY) tools/image.py $@
+
 .PHONY: build
-build: .venv/build.stamp .cache/ext.stamp .cache/init.stamp $(PROGRAM) ## C extension, container-init and launcher, usable from this folder
+build: .venv/build.stamp .cache/ext.stamp .cache/init.stamp $(PROGRAM) pyruntime/native/modules.image ## C extension, container-init and launcher, usable from this folder

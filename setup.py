@@ -1,16 +1,20 @@
 """What setup.cfg cannot say: the cffi extension, container-init, and the compiled launcher as a script.
 
-`build_init` runs csrc/Makefile and leaves the static container-init in pyruntime/native/ as package data.
-`build_scripts` compiles csrc/launcher.c; a wheel carries it under scripts/, which pip installs unchanged because
-it is no Python script. The launcher links libpython only where that is asked for (PYRUNTIME_EMBED, see launcher.c).
+`build_init` runs csrc/Makefile and leaves the static container-init in pyruntime/native/ as package data, beside the
+image of our modules (tools/image.py). `build_scripts` compiles the launcher; a wheel carries it under scripts/, which
+pip installs unchanged because it is no Python script. The launcher gets an interpreter of its own (launcher_embed.c)
+when this Python has a static library that links and passes a test; PYRUNTIME_EMBED=0 forbids it.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
 import subprocess
+import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
 from setuptools import Command, Distribution, setup
@@ -23,35 +27,114 @@ except ImportError:
     from distutils.command.build_scripts import build_scripts
 
 HERE = Path(__file__).resolve().parent
-INIT = "pyruntime/native/container-init"
-LAUNCHER = "csrc/launcher.c"
+IMAGE = "pyruntime/native/modules.image"
+LAUNCHER, PLAIN, EMBED = "csrc/launcher.c", "csrc/launcher_plain.c", "csrc/launcher_embed.c"
 COMMIT = "pyruntime/COMMIT"
+VERSION = sysconfig.get_python_version()
+WARNINGS = ["-O2", "-std=gnu11", "-Wall", "-Wextra", "-Wshadow", "-Werror"]
+
+
+def run(command: list[str]) -> None:
+    """Runs a build step in the source folder. Raises CalledProcessError."""
+    subprocess.run(command, check=True, cwd=HERE)
+
+
+def compiler() -> list[str]:
+    """The C compiler's words, with the interpreter of this build as the launcher's last resort."""
+    interpreter = Path(sysconfig.get_config_var("BINDIR")) / f"python{VERSION}"
+    defines = {"BUILD_PYTHON": interpreter, "BUILD_VERSION": VERSION, "BUILD_PREFIX": sys.base_prefix,
+               "BUILD_STDLIB": os.path.dirname(os.__file__)}  # fmt: skip
+    return [*shlex.split(os.environ.get("CC", "cc")), *WARNINGS, *[f'-D{key}="{text}"' for key, text in defines.items()]]
+
+
+def compile_plain(target: Path) -> None:
+    """The launcher that starts python3."""
+    run([*compiler(), "-o", str(target), LAUNCHER, PLAIN])
+
+
+def compile_embedded(target: Path, folder: Path, *, trimmed: bool) -> None:
+    """The launcher with an interpreter inside. Raises CalledProcessError when it does not link.
+
+    `trimmed` leaves out the built-in modules that need further libraries, and the interning of deep-frozen modules.
+    """
+    library = Path(sysconfig.get_config_var("LIBPL"))
+    lines = (library / "config.c").read_text(encoding="utf-8").splitlines(keepends=True)
+    magic = int.from_bytes(importlib.util.MAGIC_NUMBER, "little")
+    flags = [f"-DPYC_MAGIC={magic}U", "-no-pie", "-fno-pie", f"-I{sysconfig.get_path('include')}"]
+    linked = ["-lm", "-ldl", "-lpthread", "-lutil"]
+    if trimmed:
+        lines = [line for line in lines if not any(name in line for name in ("zlib", "pyexpat", "_elementtree"))]
+        flags += ["-DWITHOUT_INTERNING", "-DOWN_CRC32", "-Wl,--wrap=_Py_Deepfreeze_Init"]
+    else:
+        linked += ["-lz", "-lexpat"]
+    config = folder / "config.c"
+    config.write_text("".join(lines), encoding="utf-8")
+    config_object = folder / "config.o"
+    run([*shlex.split(os.environ.get("CC", "cc")), "-O2", "-fno-pie", f"-I{sysconfig.get_path('include')}",
+         f"-I{sysconfig.get_path('include')}/internal", "-c", "-o", str(config_object), str(config)])  # fmt: skip
+    run([*compiler(), *flags, "-o", str(target), LAUNCHER, EMBED, str(config_object), "-Wl,--as-needed",
+         "-Wl,--export-dynamic", "-Wl,-z,noseparate-code", "-s", str(library / f"libpython{VERSION}.a"), *linked])  # fmt: skip
+
+
+def works(launcher: Path, folder: Path) -> bool:
+    """Whether a launcher runs commands, one with the core alone and one that needs the whole interpreter."""
+    packages = folder / f"lib/python{VERSION}/site-packages"
+    packages.parent.mkdir(parents=True, exist_ok=True)
+    if not packages.is_symlink():
+        packages.symlink_to(HERE)
+    program = folder / "bin" / "pyruntime"
+    program.parent.mkdir(exist_ok=True)
+    program.write_bytes(launcher.read_bytes())
+    program.chmod(0o755)
+    root = folder / "root"
+    root.mkdir(exist_ok=True)
+    for words in (["--version"], ["--root", str(root), "kill", "--regex", "x"]):
+        result = subprocess.run([program, *words], capture_output=True, check=False, stdin=subprocess.DEVNULL)
+        if result.returncode != 0:
+            print(f"    not used: {' '.join(words)}: {result.stderr.decode(errors='replace').strip()}")
+            return False
+    return True
 
 
 def compile_launcher(target: Path) -> None:
-    """Builds the `pyruntime` program at `target`; the interpreter of this build is its last resort at run time."""
-    version = sysconfig.get_python_version()
-    interpreter = Path(sysconfig.get_config_var("BINDIR") or "/usr/bin") / f"python{version}"
+    """Builds the `pyruntime` program at `target`, the fastest kind that works here."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    command = [
-        *shlex.split(os.environ.get("CC", "cc")), "-O2", "-std=gnu11", "-Wall", "-Wextra", "-Wshadow", "-Werror",
-        f'-DBUILD_PYTHON="{interpreter}"', f"-I{sysconfig.get_path('include')}",
-        *shlex.split(os.environ.get("LAUNCHER_CFLAGS", "")), "-o", str(target), LAUNCHER, "-ldl",
-    ]  # fmt: skip
-    subprocess.run(command, check=True, cwd=HERE)
+    write_image()
+    if os.environ.get("PYRUNTIME_EMBED") != "0" and (
+        Path(sysconfig.get_config_var("LIBPL") or "") / f"libpython{VERSION}.a").exists():  # fmt: skip
+        for trimmed in (True, False):
+            with tempfile.TemporaryDirectory() as name:
+                candidate = Path(name) / "candidate"
+                try:
+                    compile_embedded(candidate, Path(name), trimmed=trimmed)
+                except subprocess.CalledProcessError:
+                    continue
+                if works(candidate, Path(name)):
+                    target.unlink(missing_ok=True)
+                    target.write_bytes(candidate.read_bytes())
+                    target.chmod(0o755)
+                    return
+    target.unlink(missing_ok=True)
+    compile_plain(target)
+
+
+def write_image() -> None:
+    """The image of our modules, for the interpreter of this build."""
+    run([sys.executable, "tools/image.py", IMAGE])
 
 
 def write_commit() -> None:
     """pyruntime/COMMIT holds the checkout's commit for `--version`; without git an existing file stays."""
-    result = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=HERE)
-    if result.returncode == 0 and (HERE / ".git").exists():
-        (HERE / COMMIT).write_text(result.stdout.strip() + "\n", encoding="ascii")
+    if (HERE / ".git").exists():
+        result = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=HERE)
+        if result.returncode == 0:
+            (HERE / COMMIT).write_text(result.stdout.strip() + "\n", encoding="ascii")
 
 
 class BuildInit(Command):
-    """Static container-init, by csrc/Makefile (musl-gcc), into the package."""
+    """Static container-init, by csrc/Makefile (musl-gcc), and the image, into the package."""
 
-    description = "build container-init"
+    description = "build container-init and the module image"
     user_options: list[tuple[str, str | None, str]] = []
 
     def initialize_options(self) -> None:
@@ -61,9 +144,10 @@ class BuildInit(Command):
         """Nothing to check."""
 
     def run(self) -> None:
-        """Leaves the program at pyruntime/native/container-init."""
+        """Leaves both in pyruntime/native/."""
         write_commit()
-        subprocess.run(["make", "-C", "csrc", "container-init"], check=True, cwd=HERE)
+        write_image()
+        run(["make", "-C", "csrc", "container-init"])
 
 
 class Build(build):
@@ -86,7 +170,7 @@ class BuildScripts(build_scripts):
 
     def get_source_files(self) -> list[str]:
         """What a source distribution needs for this command."""
-        return [LAUNCHER]
+        return [LAUNCHER, PLAIN, EMBED, "csrc/launcher.h"]
 
     def run(self) -> None:
         """Leaves the launcher in the folder of built scripts."""

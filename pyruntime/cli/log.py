@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import posix
 import sys
-import time
 
 from pyruntime.errors import RuntimeFailure, UsageError
 from pyruntime.record import Record
@@ -61,6 +60,8 @@ class Log(Record):
             self._write(level, one_line(message))
 
     def _write(self, level: str, message: str) -> None:
+        import time
+
         pairs = {"level": level, "msg": message, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         if self.debugging:
             pairs.update(_place())

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 DEFAULT_ROOT = "/run/pyruntime"
 PREFIXES = {"create": "pyruntime create failed", "run": "pyruntime run failed", "exec": "exec failed"}
+# Verbs that run in the launcher's own interpreter (csrc/launcher_embed.c); all others start a plain one.
+FAST = ("create", "start", "run", "state", "kill", "delete", "exec", "pause", "resume")
 FAILURE, EXEC_FAILURE, NO_SUCH_VERB, INTERRUPTED = 1, 255, 3, 130
 VERSION_FLAG = ("version", "v", "bool", False, "", "print versions")
 ROOTLESS = {"": "auto", "auto": "auto", "1": "true", "t": "true", "T": "true", "true": "true", "TRUE": "true",
@@ -36,7 +38,7 @@ CGROUP_MANAGERS = ("cgroupfs", "systemd", "disabled")
 def entry() -> NoReturn:
     """Runs the command of sys.argv and leaves the process without finalising the interpreter."""
     status = main(sys.argv)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (getattr(sys, "stdout", None), getattr(sys, "stderr", None)):  # absent before full initialisation
         if stream is not None:
             stream.flush()
     posix._exit(status)
@@ -69,6 +71,8 @@ def _dispatch(program: str, parsed: Parsed, log: Log) -> int:
     name, words = parsed.rest[0], list(parsed.rest[1:])
     if name in ("help", "h"):
         return _help(words[0] if words else "")
+    if name not in FAST and "_pyruntime_launcher" in sys.modules:
+        sys.modules["_pyruntime_launcher"].plain()
     called = verb(name)
     if called is None:
         log.fail(UsageError(f"No help topic for '{name}'"))

@@ -1,0 +1,127 @@
+"""Imports inside the launcher's own interpreter, before it is fully initialised. Run by csrc/launcher_embed.c alone.
+
+Globals given: `argv` and `dirs`, lists of str, and `dynload`, the folder of the interpreter's own extension modules.
+Three finders follow the interpreter's own two (built-in, frozen):
+
+  Image       modules of pyruntime, from the image file, unless their source has changed since
+  Extensions  the few compiled modules that the fast verbs need, by path
+  Complete    anything else: finishes the initialisation, then leaves it to the usual path finder
+
+`open` is not there before that either; a stand-in completes first. What is printed before goes nowhere, so the fast
+verbs write to descriptors.
+"""
+
+from __future__ import annotations
+
+import builtins
+import sys
+
+import _imp
+import _pyruntime_launcher as launcher
+import posix
+from _frozen_importlib import ModuleSpec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import CodeType, ModuleType
+    from typing import Any
+
+    argv: list[str]
+    dirs: list[str]
+    dynload: str
+
+EXTENSIONS = ("_json", "_cffi_backend", "pyruntime.native._ext")
+
+
+class Image:
+    """Finder and loader of what the image holds."""
+
+    def __init__(self, code: CodeType, path: str) -> None:
+        self.code = code
+        self.path = path
+
+    @classmethod
+    def find_spec(cls, name: str, _path: Sequence[str] | None = None, _target: object = None) -> ModuleSpec | None:
+        """The module's spec, None when the image has no fresh module of that name."""
+        if not name.startswith(("pyruntime", "encodings")):
+            return None
+        found = launcher.load(name)
+        if found is None:
+            return None
+        code, path, is_package = found
+        spec = ModuleSpec(name, cls(code, path), origin=path, is_package=bool(is_package))
+        if is_package:
+            spec.submodule_search_locations = [path.rpartition("/")[0]]
+        return spec
+
+    def create_module(self, _spec: ModuleSpec) -> None:
+        """The usual module object."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Runs the module's code."""
+        module.__file__ = self.path
+        exec(self.code, module.__dict__)
+
+
+class Extensions:
+    """Finder and loader of compiled modules, by their full path."""
+
+    @classmethod
+    def find_spec(cls, name: str, _path: Sequence[str] | None = None, _target: object = None) -> ModuleSpec | None:
+        """The spec of one of EXTENSIONS, None when its file is not there."""
+        if name not in EXTENSIONS:
+            return None
+        folders = [f"{dirs[0]}/pyruntime/native"] if "." in name else [dynload, *dirs]
+        for folder in folders:
+            for suffix in _imp.extension_suffixes():
+                path = f"{folder}/{name.rpartition('.')[2]}{suffix}"
+                try:
+                    posix.stat(path)
+                except OSError:
+                    continue
+                return ModuleSpec(name, cls, origin=path)
+        return None
+
+    @staticmethod
+    def create_module(spec: ModuleSpec) -> ModuleType:
+        """Loads the shared object."""
+        return _imp.create_dynamic(spec)
+
+    @staticmethod
+    def exec_module(module: ModuleType) -> None:
+        """Runs its second phase."""
+        _imp.exec_dynamic(module)
+
+
+class Complete:
+    """The last finder: the first module that nobody else has brings the rest of the interpreter up."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
+        """What the path finder says, after the initialisation is finished."""
+        complete()
+        return sys.meta_path[-1].find_spec(name, path, target)
+
+
+def complete() -> None:
+    """Finishes the initialisation once; argv is kept."""
+    if Complete in sys.meta_path:
+        sys.meta_path.remove(Complete)
+        launcher.complete()
+        sys.argv = argv
+
+
+def open_completed(*args: Any, **kwargs: Any) -> Any:
+    """builtins.open of the completed interpreter."""
+    complete()
+    return builtins.open(*args, **kwargs)
+
+
+sys.argv = argv
+builtins.open = open_completed
+sys.meta_path += (Image, Extensions, Complete)
+
+from pyruntime.cli.main import entry
+
+entry()
