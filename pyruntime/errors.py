@@ -33,9 +33,9 @@ class RuntimeFailure(Exception):
         return self.message
 
     def details(self) -> list[str]:
-        """The lines below line 1: field, value, hint, each only when known."""
+        """The lines below line 1: field, value, hint, each only when known and on one line of printable text."""
         pairs = (("field", self.field), ("value", self.value), ("hint", self.hint))
-        return [f"  {name}: {text}" for name, text in pairs if text]
+        return [f"  {name}: {text if text.isprintable() else ascii(text)[1:-1]}" for name, text in pairs if text]
 
     def within(self, context: str) -> RuntimeFailure:
         """The same error with `context: ` before its message; returns itself, so that it can be raised."""

@@ -47,16 +47,16 @@ _WHERE = {
 }
 
 
-class _Constant(ValueError):
+class _ConstantError(ValueError):
     """NaN, Infinity or -Infinity: in Python's JSON, not in JSON."""
 
 
 def _refuse_constant(name: str) -> None:
-    raise _Constant(name)
+    raise _ConstantError(name)
 
 
 class _Context:
-    """What the scanner asks of json.JSONDecoder: the attributes that C and Python versions of it read (3.11 to 3.15)."""
+    """What the scanner, in C or in Python, asks of json.JSONDecoder (CPython 3.11 to 3.14)."""
 
     strict = True
     object_hook = None
@@ -65,7 +65,6 @@ class _Context:
     parse_float = float
     parse_int = int
     parse_constant = staticmethod(_refuse_constant)
-    memo: dict[str, str] = {}  # only the Python scanner uses it, through the instance made below
 
 
 def _scan_once() -> Callable[[str, int], tuple[Any, int]]:
@@ -74,7 +73,7 @@ def _scan_once() -> Callable[[str, int], tuple[Any, int]]:
     if not ACCELERATED:
         from json.decoder import JSONArray, JSONObject, scanstring  # type: ignore[attr-defined]
 
-        context.memo = {}
+        context.memo = {}  # type: ignore[attr-defined]
         context.parse_object = JSONObject  # type: ignore[attr-defined]
         context.parse_array = JSONArray  # type: ignore[attr-defined]
         context.parse_string = scanstring  # type: ignore[attr-defined]
@@ -83,7 +82,7 @@ def _scan_once() -> Callable[[str, int], tuple[Any, int]]:
 
 
 def _scan(text: str, start: int) -> tuple[Any, int]:
-    """(value, end). Raises StopIteration, _Constant or JSONDecodeError."""
+    """(value, end). Raises StopIteration, _ConstantError or JSONDecodeError."""
     try:
         return _scan_once()(text, start)
     except SystemError:
@@ -108,7 +107,7 @@ def load(data: bytes, *, name: str = "config.json", ours: bool = False) -> dict[
         value, end = _scan(text, start)
     except StopIteration as stop:
         raise _bad_character(text, stop.value, "Expecting value", name) from None
-    except _Constant as constant:
+    except _ConstantError as constant:
         raise _bad_constant(text, str(constant), name) from None
     except ValueError as error:  # JSONDecodeError, or int() of more digits than it takes
         raise _bad_json(text, error, name) from None
@@ -144,7 +143,8 @@ def _refuse_size(data: bytes, name: str) -> None:
     plain = data.replace(b"\\\\", b"").replace(b'\\"', b"")  # now every quote opens or closes a string
     plain = b"".join(plain.split(b'"')[::2])
     if plain.count(b",") >= MAX_VALUES:
-        raise SpecError(f"{name} is too large: more than {MAX_VALUES} values", hint="a usual config.json has some hundreds")
+        raise SpecError(f"{name} is too large: more than {MAX_VALUES} values",
+                        hint="a usual config.json has some hundreds")
     brackets = plain.translate(_ONE_KIND, _NOT_BRACKETS)
     for _ in range(MAX_DEPTH):  # each round takes the innermost level away, all over the document
         outer = brackets.replace(b"[]", b"")
@@ -178,7 +178,7 @@ def _refuse_string(text: str, pointer: str, *, ours: bool) -> None:
         raise SpecError("string contains a NUL character", field=pointer, value=quote(text),
                         hint="the kernel ends every name and argument at a NUL; remove \\u0000")
     if not ours and any("\ud800" <= c <= "\udfff" for c in text):
-        raise SpecError("string contains half a surrogate pair", field=pointer, value=encode_basestring_ascii(text[:60]),
+        raise SpecError("string contains half a surrogate pair", field=pointer, value=_ascii(text[:60]),
                         hint="\\ud800 to \\udfff come in pairs")
 
 
@@ -209,7 +209,7 @@ def _bad_character(text: str, at: int, said: str, name: str) -> SpecError:
     if said.startswith(("Expecting", "Illegal")):
         at = len(text) - len(text[at:].lstrip(_SPACE))
     if _ends_here(text, at, said):
-        return SpecError("unexpected EOF", hint=f"{_position(text, len(text), name)}: the file ends in the middle of a value")
+        return SpecError("unexpected EOF", hint=_position(text, len(text), name) + ": the file ends inside a value")
     if said.startswith("Invalid \\"):
         return _error("invalid escape in string literal", text, at, name)
     return _error(f"invalid character {quote(text[at])} {_WHERE.get(said, 'in JSON')}", text, at, name)

@@ -1,4 +1,4 @@
-"""Small texts of the command line: container ids, `uid[:gid]`, sizes and durations. Pure; every failure is a UsageError."""
+"""Small texts of the command line: container ids, `uid[:gid]`, sizes, durations. Every failure is a UsageError."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ _ID_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 _ID_SHAPE = "letters, digits and _ + - . are allowed, at most 255; not . or .. alone"
 
 _SIZE_UNITS = "bkmgtp"  # powers of 1024
-_DURATION_UNITS = {"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "\u03bcs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_UNITS = {
+    "ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "\u03bcs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 MAX_DURATION_S = (1 << 63) / 1e9  # what Go's time.Duration holds
 
 
@@ -56,14 +57,12 @@ def parse_size(text: str) -> int:
     plain = text.lower().strip(" ")
     number = plain.rstrip("bkmgtpi ")
     unit = plain[len(number):].strip(" ")
-    if unit.endswith("ib") and len(unit) == 3:
-        unit = unit[0]
-    elif unit.endswith("b") and len(unit) == 2:
+    if len(unit) > 1 and unit[1:] in ("b", "ib"):
         unit = unit[0]
     whole, dot, fraction = number.partition(".")
     good = len(unit) <= 1 and unit in _SIZE_UNITS and _is_digits(whole) and (not dot or _is_digits(fraction))
     if not good or len(number) > 20:
-        raise UsageError(f"invalid size: {quote(text)}", hint="bytes, or a number and k, m, g, t: 64m, 1.5g; -1 for no limit")
+        raise UsageError(f"invalid size: {quote(text)}", hint="a number and b, k, m, g or t: 64m, 1.5g; -1: no limit")
     scale: int = 1024 ** _SIZE_UNITS.index(unit) if unit else 1
     size = int(whole) * scale + (int(fraction) * scale // 10 ** len(fraction) if dot else 0)
     if size >= 1 << 63:
@@ -83,7 +82,7 @@ def parse_duration_s(text: str) -> float:
     ok = bool(rest)
     while rest and ok:
         number, unit, rest = _split_duration(rest)
-        whole, dot, fraction = number.partition(".")
+        whole, _, fraction = number.partition(".")
         ok = (unit in _DURATION_UNITS and bool(whole or fraction) and len(number) <= 30
               and all(not part or _is_digits(part) for part in (whole, fraction)))
         if ok:

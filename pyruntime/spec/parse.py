@@ -12,7 +12,7 @@ Process and root are needed to start a container; a document without process is 
 from __future__ import annotations
 
 from pyruntime.record import Record
-from pyruntime.spec.config import Hook, Hooks, Mount, Root, Spec
+from pyruntime.spec.config import Capabilities, Hook, Hooks, Mount, Root, Spec
 from pyruntime.spec.document import escape, quote
 from pyruntime.spec.linux import Linux
 from pyruntime.spec.parse_linux import read_id_mappings, read_linux
@@ -104,7 +104,8 @@ def _read_version(reader: Reader, document: dict[str, Any]) -> str:
         reader.warn("/ociVersion", f"ociVersion {quote(version)} is older than 1.0.0", version,
                     "read as if it were 1.0.0")
     elif not version.startswith("1."):
-        reader.refuse("/ociVersion", f"ociVersion {quote(version)} is not supported", version, "supported are 1.0.0 to 1.3.0")
+        reader.refuse("/ociVersion", f"ociVersion {quote(version)} is not supported", version,
+                      "supported are 1.0.0 to 1.3.0")
     return version
 
 
@@ -177,13 +178,7 @@ def _look_closer(reader: Reader, document: dict[str, Any], spec: Spec) -> None:
         reader.warn("/process/capabilities", "capabilities are missing: the process keeps all that the runtime has",
                     hint="an empty object drops all of them")
     else:
-        from pyruntime.spec.names import CAPABILITIES
-
-        for key, names in zip(spec.process.capabilities._fields, spec.process.capabilities):
-            for index, name in enumerate(names):
-                if name not in CAPABILITIES:
-                    reader.warn(f"/process/capabilities/{key}/{index}", f"unknown capability {quote(name)}", name,
-                                "it is ignored; see capabilities(7)")
+        _look_at_capabilities(reader, spec.process.capabilities)
     if spec.root is None:
         reader.warn("/root", "root is missing", hint="this document can be checked, but not started")
     for key, _ in spec.annotations:
@@ -193,3 +188,13 @@ def _look_closer(reader: Reader, document: dict[str, Any], spec: Spec) -> None:
         for platform in ("freebsd", "solaris", "windows", "zos"):
             if document.get(platform) is not None:
                 reader.refuse(f"/{platform}", f"platform {platform} is not supported", hint="this runtime is for Linux")
+
+
+def _look_at_capabilities(reader: Reader, sets: Capabilities) -> None:
+    from pyruntime.spec.names import CAPABILITIES
+
+    for key, names in zip(sets._fields, sets):
+        for index, name in enumerate(names):
+            if name not in CAPABILITIES:
+                reader.warn(f"/process/capabilities/{key}/{index}", f"unknown capability {quote(name)}", name,
+                            "it is ignored; see capabilities(7)")

@@ -83,7 +83,8 @@ def read_id_mappings(reader: Reader, obj: dict[str, Any], key: str, at: str) -> 
 def _check_mapping(reader: Reader, entry: IDMapping, others: list[IDMapping], row: dict[str, Any], at: str) -> None:
     inside, outside, size = entry
     if size == 0 and row.get("size") in (None, 0):
-        reader.error(USER_MAP, f"{at}/size", "id mapping has size 0", row.get("size"), "how many ids it maps, at least 1")
+        reader.error(USER_MAP, f"{at}/size", "id mapping has size 0", row.get("size"),
+                     "how many ids it maps, at least 1")
     if inside + size > ID_COUNT or outside + size > ID_COUNT:
         reader.error(USER_MAP, f"{at}/size", f"id mapping of size {size} runs past the last id", size,
                      "ids end at 4294967295")
@@ -105,7 +106,8 @@ def _read_devices(reader: Reader, obj: dict[str, Any], at: str) -> tuple[Device,
         here = f"{at}/devices/{index}"
         path, kind = reader.text(row, "path", here), reader.text(row, "type", here)
         if not path.startswith("/"):
-            reader.error(DEVICE, f"{here}/path", f"device path {quote(path)} is not absolute", path, 'such as "/dev/fuse"')
+            reader.error(DEVICE, f"{here}/path", f"device path {quote(path)} is not absolute", path,
+                         'such as "/dev/fuse"')
         if kind not in DEVICE_TYPES:
             reader.error(DEVICE, f"{here}/type", f"invalid device type {quote(kind)}", kind,
                          "c or u (character), b (block) or p (FIFO)")

@@ -66,7 +66,8 @@ def _check_scheduler(reader: Reader, scheduler: Scheduler, at: str) -> None:
     policy = scheduler.policy
     real_time = policy in ("SCHED_FIFO", "SCHED_RR")
     if not -20 <= scheduler.nice <= 19:
-        reader.error(SCHEDULER, f"{at}/nice", f"invalid scheduler nice {scheduler.nice}", scheduler.nice, "from -20 to 19")
+        reader.error(SCHEDULER, f"{at}/nice", f"invalid scheduler nice {scheduler.nice}", scheduler.nice,
+                     "from -20 to 19")
     elif scheduler.nice and policy not in ("SCHED_OTHER", "SCHED_BATCH"):
         reader.error(SCHEDULER, f"{at}/nice", f"scheduler nice does not apply to {quote(policy)}", scheduler.nice,
                      "only SCHED_OTHER and SCHED_BATCH have a nice value")

@@ -150,7 +150,8 @@ def _read_block_io(reader: Reader, obj: dict[str, Any], at: str) -> BlockIO:
                            _weight(reader, row, "weight", f"{at}/weightDevice/{i}"),
                            _weight(reader, row, "leafWeight", f"{at}/weightDevice/{i}"))
               for i, row in reader.rows(obj, "weightDevice", at)),
-        *(_throttle(reader, obj, f"throttle{way}Device", at) for way in ("ReadBps", "WriteBps", "ReadIOPS", "WriteIOPS")))
+        *(_throttle(reader, obj, f"throttle{way}Device", at)
+          for way in ("ReadBps", "WriteBps", "ReadIOPS", "WriteIOPS")))
 
 
 def _weight(reader: Reader, obj: dict[str, Any], key: str, at: str) -> int | None:

@@ -125,7 +125,7 @@ class Reader:
         if values is None:
             return ()
         if type(values) is not list:
-            self.wrong(f"{at}/{key}", values, "[]string", "write a list: [\"...\"]")
+            self.wrong(f"{at}/{key}", values, "[]string", 'write a list: ["..."]')
             return ()
         if set(map(type, values)) <= {str}:
             return tuple(values)

@@ -38,7 +38,7 @@ def test_fields_come_from_positions_names_and_defaults(record, values):
 
 
 @pytest.mark.parametrize(("call", "said"), [
-    (lambda: Point(), "needs 'x'"),
+    (Point, "needs 'x'"),
     (lambda: Point(1, 2, 3), "takes 2 fields, 3 given"),
     (lambda: Point(1, z=3), "no field 'z'"),
     (lambda: Point(1, x=3), "'x' or got it twice"),

@@ -17,7 +17,7 @@ from pyruntime.spec.document import MAX_BYTES, MAX_DEPTH, MAX_VALUES, dump, load
 REFUSED = [
     (b"", "unexpected EOF", "is empty"),
     (b" \n", "unexpected EOF", "is empty"),
-    (b"{", "unexpected EOF", "line 1, column 2: the file ends"),
+    (b"{", "unexpected EOF", "line 1, column 2: the file ends inside"),
     (b'{"a"', "unexpected EOF", "column 5"),
     (b'{"a":', "unexpected EOF", "column 6"),
     (b'{"a":tr', "unexpected EOF", "column 8"),

@@ -8,7 +8,17 @@ import pytest
 
 from pyruntime.errors import SpecError, Violation
 from pyruntime.spec.config import Capabilities, Hook, Mount, Process, Rlimit, User
-from pyruntime.spec.linux import CPU, Device, DeviceRule, IDMapping, Memory, Namespace, Resources, SyscallArg, TimeOffset
+from pyruntime.spec.linux import (
+    CPU,
+    Device,
+    DeviceRule,
+    IDMapping,
+    Memory,
+    Namespace,
+    Resources,
+    SyscallArg,
+    TimeOffset,
+)
 from pyruntime.spec.parse import check, inspect, parse_process, parse_resources, parse_spec
 from pyruntime.spec.parse_rare import parse_number_list
 from pyruntime.spec.reader import Reader
@@ -142,7 +152,8 @@ PROCESS = [
     ({}, Process("/", ("sh",))),
     ({"capabilities": {}}, Process("/", ("sh",), capabilities=Capabilities())),
     ({"capabilities": {"ambient": ["CAP_X"]}}, Process("/", ("sh",), capabilities=Capabilities(ambient=("CAP_X",)))),
-    ({"user": {"uid": 1, "gid": 2, "umask": 0, "additionalGids": [3]}}, Process("/", ("sh",), user=User(1, 2, 0, (3,)))),
+    ({"user": {"uid": 1, "gid": 2, "umask": 0, "additionalGids": [3]}},
+     Process("/", ("sh",), user=User(1, 2, 0, (3,)))),
     ({"rlimits": [{"type": "RLIMIT_CPU", "soft": 1, "hard": (1 << 64) - 1}]},
      Process("/", ("sh",), rlimits=(Rlimit("RLIMIT_CPU", 1, (1 << 64) - 1),))),
     ({"oomScoreAdj": 0}, Process("/", ("sh",), oom_score_adj=0)),
@@ -170,8 +181,10 @@ RESOURCES = [
     ({}, Resources()),
     ({"memory": {}, "cpu": None}, Resources()),
     ({"memory": {"swap": 10}}, Resources(memory=Memory(swap=10))),  # update: the limit is known elsewhere
-    ({"cpu": {"shares": 5, "cpus": "0-1"}, "pids": {"limit": 0}}, Resources(cpu=CPU(shares=5, cpus="0-1"), pids_limit=0)),
-    ({"devices": [{"allow": True, "type": "c", "major": -1, "minor": 0, "access": "rw"}, {"allow": False, "access": "m"}]},
+    ({"cpu": {"shares": 5, "cpus": "0-1"}, "pids": {"limit": 0}},
+     Resources(cpu=CPU(shares=5, cpus="0-1"), pids_limit=0)),
+    ({"devices": [{"allow": True, "type": "c", "major": -1, "minor": 0, "access": "rw"},
+                  {"allow": False, "access": "m"}]},
      Resources(devices=(DeviceRule(True, "c", None, 0, "rw"), DeviceRule(False, "a", None, None, "m")))),
     ({"unified": {"memory.high": "1"}}, Resources(unified=(("memory.high", "1"),))),
 ]
@@ -203,7 +216,8 @@ def test_linux(document, field, value):
 @pytest.mark.parametrize(("flags", "value"), [(None, None), ([], ()), (["SECCOMP_FILTER_FLAG_LOG"],) * 2])
 def test_seccomp_flags_absent_is_not_empty(flags, value):
     seccomp = {"defaultAction": "SCMP_ACT_ALLOW", "flags": flags, "syscalls": [
-        {"names": ["a"], "action": "SCMP_ACT_LOG", "args": [{"index": 5, "value": (1 << 64) - 1, "op": "SCMP_CMP_EQ"}]}]}
+        {"names": ["a"], "action": "SCMP_ACT_LOG",
+         "args": [{"index": 5, "value": (1 << 64) - 1, "op": "SCMP_CMP_EQ"}]}]}
     parsed = parse_spec(config({"linux": {"seccomp": seccomp}})).linux.seccomp
     assert parsed.flags == (tuple(value) if value else value)
     assert parsed.syscalls[0].args == (SyscallArg(5, (1 << 64) - 1, "SCMP_CMP_EQ"),)
@@ -299,6 +313,12 @@ def test_text_of_any_length_and_letters_stays_one_short_line():
         assert len(str(caught.value)) < 1000
         assert caught.value.value.isprintable()
         assert caught.value.hint.isprintable()
+
+
+def test_details_are_one_printable_line_each():
+    with pytest.raises(SpecError) as caught:
+        parse_spec(config({"linux/sysctl": {"a\nb\x1b": "1"}}))
+    assert caught.value.details()[:2] == ["  field: /linux/sysctl/a\\nb\\x1b", '  value: "a\\nb\\u001b"']
 
 
 def test_a_reader_keeps_document_order_within_a_rank():

@@ -15,7 +15,7 @@ from pyruntime.spec.validate import load_schema, schema_errors, validate_documen
 
 REPO = Path(__file__).resolve().parents[2]
 SHARED = REPO.parent / "shared" / "data" / "runtime-spec"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the published schemas are not at ../shared/data/runtime-spec")
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no published schemas at ../shared/data/runtime-spec")
 
 OTHER_PLATFORMS = {"freebsd-example", "freebsd-minimal", "zos-example", "zos-minimal"}  # judged for Linux, they fail
 
@@ -86,8 +86,9 @@ class Published:
 
 
 # floats without fraction are left out: draft 4 refuses 1.0 as an integer, later drafts take it, Go refuses it
-VALUES = (None, True, 0, -1, 5, 1.5, 1 << 15, 1 << 16, (1 << 32) - 1, 1 << 32, 1 << 63, -(1 << 63) - 1, 1 << 64, "", "x",
-          "SCMP_ACT_ALLOW", "private", "pid", "MB:0=1", [], ["x"], [1], [{}], {}, {"x": "y"}, {"x": 1}, {"type": "user"})
+VALUES = (None, True, 0, -1, 5, 1.5, 1 << 15, 1 << 16, (1 << 32) - 1, 1 << 32, 1 << 63, -(1 << 63) - 1, 1 << 64,
+          "", "x", "SCMP_ACT_ALLOW", "private", "pid", "MB:0=1", [], ["x"], [1], [{}], {}, {"x": "y"}, {"x": 1},
+          {"type": "user"})
 
 
 def places(node, at=()):
