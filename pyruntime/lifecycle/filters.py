@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyruntime.native import seccomp as native
 from pyruntime.plan import seccomp as rules
+from pyruntime.version import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def blobs(settings: Settings, seccomp: Seccomp, host: HostFacts, document: dict[
 
     if not seccomp.default_action and not seccomp.syscalls:
         return {}
-    key = rules.cache_key(document["linux"]["seccomp"], host.machine, *native.kernel_inputs())
+    key = rules.cache_key(document["linux"]["seccomp"], host.machine, VERSION, *native.kernel_inputs())
     bpf, warnings = native.cached_filter(settings.cache, key, make)
     for text in warnings:
         settings.warn(text)
