@@ -88,7 +88,7 @@ def init_error(plan: Plan, spec: Spec, step_index: int, errno: int, detail: str,
     cause = _cause(main, step, errno, detail, spec)
     hint = _hint(main, step, errno, detail)
     kind = ProgramError if step.op in ("find_program", "execve") else InitError
-    failure = kind(f"{_prefix(plan)}{cause}", errno=errno, field=step.origin, value=_value(step), hint="")
+    failure = kind(f"{_prefix(plan)}{cause}", errno=errno, field=step.origin, value=_value(step, spec))
     if isinstance(failure, InitError):
         failure.step = number
     failure.hint = _clean_hint(hint, failure.message)
@@ -119,7 +119,7 @@ def host_error(step: HostStep, errno: int, text: str) -> RuntimeFailure:
     answer = errno_text(errno) if errno else text
     make = HOST_TEXTS.get(step.op)
     cause = make(step, answer) if make is not None else f"{step.op} {describe(step)}: {answer}"
-    failure = InitError(f"{DURING_INIT}: {cause}", errno=errno, field=step.origin, value=_value(step))
+    failure = InitError(f"{DURING_INIT}: {cause}", errno=errno, field=step.origin, value=_value(step, None))
     failure.hint = _clean_hint(_host_hint(step, errno), failure.message)
     return failure
 
@@ -150,11 +150,21 @@ def _clean_hint(hint: str, message: str) -> str:
     return "" if any(text in lower and text not in line for text in MATCHED) else hint
 
 
-def _value(step: Any) -> str:
-    """What stood in the config, as far as the step knows it."""
-    if step.op in ("find_program", "execve"):
-        return str(step.args[0] if step.op == "find_program" else step.args[0][0])
-    return describe(step) if step.origin else ""
+def _value(step: Any, spec: Spec | None) -> str:
+    """What stood in the config, as far as it is known: a mount as mount(8) would print it, else the step's subject."""
+    if not step.origin:
+        return ""
+    if step.origin.startswith("/mounts/") and spec is not None:
+        mount = spec.mounts[int(step.origin.split("/")[2])]
+        options = f" [{','.join(mount.options)}]" if mount.options else ""
+        return f"{mount.source or mount.type} on {mount.destination}{options}"
+    if step.op == "execve":
+        return str(step.args[0][0])
+    return str(step.args[0]) if step.op in SUBJECT_FIRST else describe(step)
+
+
+# Steps whose first argument is what the config says, and the others are ours.
+SUBJECT_FIRST = ("find_program", "open_tree", "open_root", "open_ns", "open_device", "make_path", "chdir")
 
 
 # --- causes -----------------------------------------------------------------------------------------------------------
@@ -383,6 +393,9 @@ HINTS = {
     ("make_path", EROFS): "create the directory in the image, or make the rootfs writable",
     ("make_path", ENOTDIR): "a parent of it in the rootfs is a plain file",
     ("make_path", EISDIR): "the source is a file, the destination in the rootfs is not",
+    ("make_path", EACCES): "the container's root may not write there: make the mount point in the image, or give the rootfs "
+    "to the host id that it is mapped to",
+    ("make_path", EPERM): "the container's root may not write there: make the mount point in the image",
     ("mask", ENODEV): "/dev/null of the host is not the null device",
     ("mount_setattr", ENOSYS): "recursive mount attributes need Linux 5.12",
     ("mount_setattr", EPERM): "the source has flags that a user namespace cannot clear: add them to the options",
