@@ -88,10 +88,11 @@ class OomWatch:
             poller.register(fd, mask)
         deadline = monotonic() + timeout_s
         while True:
-            left = max(deadline - monotonic(), 0)
-            ready = poller.poll((left if self._populated >= 0 else min(left, LOOK_S)) * 1000)
-            if (events := self.take()) or self.emptied() or (not ready and monotonic() >= deadline):
+            events = self.take()
+            left = deadline - monotonic()
+            if events or left <= 0 or self.emptied():
                 return events
+            poller.poll((left if self._populated >= 0 else min(left, LOOK_S)) * 1000)
 
     def _take_v1(self) -> int:
         """The eventfd also rises when the cgroup is removed, which is no event."""
