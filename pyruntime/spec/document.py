@@ -206,6 +206,8 @@ def _bad_character(text: str, at: int, said: str, name: str) -> SpecError:
     """Go's sentence for the character at `at`, or `unexpected EOF` when the text ends there."""
     if not text.strip(_SPACE):
         return SpecError("unexpected EOF", hint=f"{name} is empty")
+    if said.startswith("Illegal trailing comma"):  # CPython 3.13 points at the comma, older ones at what follows
+        at += text[at] == ","
     if said.startswith(("Expecting", "Illegal")):
         at = len(text) - len(text[at:].lstrip(_SPACE))
     if _ends_here(text, at, said):
