@@ -90,7 +90,7 @@ def _commit() -> str:
 def _libseccomp() -> str:
     """The version of libseccomp that is loaded at run time, "" without one."""
     try:
-        from pyruntime.native.seccomp import version
+        from pyruntime.native.seccomp import libseccomp_version
     except ImportError:
         return ""
-    return version()
+    return libseccomp_version()

@@ -104,9 +104,9 @@ def text_line(pairs: Mapping[str, str]) -> str:
 
 def json_line(pairs: Mapping[str, str]) -> str:
     """One object on one line, keys sorted, no spaces."""
-    from pyruntime.cli.output import quote
+    from pyruntime.spec.document import dump
 
-    return "{" + ",".join([f"{quote(key)}:{quote(pairs[key])}" for key in sorted(pairs)]) + "}\n"
+    return dump(pairs, sort_keys=True) + "\n"
 
 
 def write_all(fd: int, text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix
 
 from pyruntime.cli.paths import absolute
-from pyruntime.errors import SpecError, UsageError
+from pyruntime.errors import UsageError
 from pyruntime.record import Record
 
 TYPE_CHECKING = False
@@ -38,9 +38,14 @@ class Call(Record):
 
 def answer(text: str) -> None:
     """All of `text` to standard output. Raises OSError."""
+    write_all(1, text)
+
+
+def write_all(fd: int, text: str) -> None:
+    """All of `text` to a descriptor. Raises OSError."""
     data = text.encode("utf-8", "surrogateescape")
     while data:
-        data = data[posix.write(1, data) :]
+        data = data[posix.write(fd, data) :]
 
 
 def create(call: Call) -> int:
@@ -48,7 +53,7 @@ def create(call: Call) -> int:
     from pyruntime.lifecycle.create import create as lifecycle_create
 
     bundle = absolute(call.values["bundle"] or ".")
-    lifecycle_create(call.settings, call.container_id, bundle, **_create_flags(call, bundle))
+    lifecycle_create(call.settings, call.container_id, bundle, **_create_flags(call, bundle))  # init is the caller's now
     return 0
 
 
@@ -63,7 +68,7 @@ def run(call: Call) -> int:
     flags = _create_flags(call, bundle)
     for key in ("detach", "keep", "no_subreaper"):
         flags[key] = call.values[key]
-    return lifecycle_run(call.settings, container_id, bundle, **flags)
+    return lifecycle_run(call.settings, container_id, bundle, signals=True, **flags)
 
 
 def is_bundle(word: str) -> bool:
@@ -79,12 +84,27 @@ def generated_id() -> str:
 def _create_flags(call: Call, bundle: str) -> dict[str, Any]:
     """Keywords of create and run. A pid file is relative to the caller's folder, sockets to the bundle, as in runc."""
     flags = {key: call.values[key] for key in CREATE_FLAGS}
+    flags["listen_fds"] = listen_fds()
+    flags["notify_socket"] = _environment(b"NOTIFY_SOCKET")
     flags["config"] = flags["config"] or "config.json"
     pid_file = call.values["pid_file"]
     flags["pid_file"] = absolute(pid_file) if pid_file else ""
     for key in ("console_socket", "pidfd_socket"):
         flags[key] = absolute(call.values[key], bundle) if call.values[key] else ""
     return flags
+
+
+def listen_fds() -> int:
+    """How many descriptors socket activation hands on; 0 unless they are meant for this process (sd_listen_fds(3))."""
+    if _environment(b"LISTEN_PID") != str(posix.getpid()):
+        return 0
+    count = _environment(b"LISTEN_FDS")
+    return int(count) if count.isdecimal() and count.isascii() and len(count) < 6 else 0
+
+
+def _environment(name: bytes) -> str:
+    """A variable of our environment, "" when unset."""
+    return posix.environ.get(name, b"").decode("utf-8", "surrogateescape")
 
 
 def start(call: Call) -> int:
@@ -97,10 +117,10 @@ def start(call: Call) -> int:
 
 def state(call: Call) -> int:
     """Prints the state, two spaces deep and without a newline at the end, as runc does."""
-    from pyruntime.cli.output import json_text
     from pyruntime.lifecycle.state import state as lifecycle_state
+    from pyruntime.spec.document import dump
 
-    answer(json_text(lifecycle_state(call.settings, call.container_id), "  "))
+    answer(dump(lifecycle_state(call.settings, call.container_id), indent="  "))
     return 0
 
 
@@ -148,13 +168,15 @@ def exec_(call: Call) -> int:
     flags = {key: call.values[key] for key in EXEC_FLAGS}
     for key in EXEC_PATHS:
         flags[key] = absolute(call.values[key]) if call.values[key] else ""
-    return lifecycle_exec(call.settings, call.container_id, args=call.rest[1:], **flags)
+    return lifecycle_exec(call.settings, call.container_id, args=call.rest[1:], listen_fds=listen_fds(), signals=True,
+                          **flags)  # fmt: skip
 
 
 def list_(call: Call) -> int:
     """Prints all containers below the root."""
-    from pyruntime.cli.output import json_text, list_table
+    from pyruntime.cli.output import list_table
     from pyruntime.lifecycle.state import list_ as lifecycle_list
+    from pyruntime.spec.document import dump
 
     form = _format(call)
     if call.root_given:
@@ -163,7 +185,7 @@ def list_(call: Call) -> int:
     if call.values["quiet"]:
         answer("".join([one["id"] + "\n" for one in states]))
     else:
-        answer(json_text(states) + "\n" if form == "json" else list_table(states))
+        answer(dump(states) + "\n" if form == "json" else list_table(states))
     return 0
 
 
@@ -185,13 +207,13 @@ def _format(call: Call) -> str:
 
 def ps(call: Call) -> int:
     """Prints the container's processes: their pids as JSON, or the rows of ps(1)."""
-    from pyruntime.cli.output import json_text
     from pyruntime.lifecycle.ps import ps as lifecycle_ps
+    from pyruntime.spec.document import dump
 
     form = _format(call)
     pids = lifecycle_ps(call.settings, call.container_id)
     if form == "json":
-        answer(json_text(pids) + "\n")
+        answer(dump(pids) + "\n")
     else:
         from pyruntime.cli.ps_table import ps_table
 
@@ -247,35 +269,36 @@ def _read(source: int | str) -> bytes:
 
 def events(call: Call) -> int:
     """Prints one record, or records until the container ends."""
-    from pyruntime.cli.output import json_text
     from pyruntime.lifecycle.events import stats, watch
+    from pyruntime.spec.document import dump
 
     interval_s = call.values["interval"]
     if interval_s <= 0:
         raise UsageError("duration interval must be greater than 0")
     if call.values["stats"]:
-        answer(json_text(stats(call.settings, call.container_id)) + "\n")
+        answer(dump(stats(call.settings, call.container_id)) + "\n")
         return 0
     for record in watch(call.settings, call.container_id, interval_s):
-        answer(json_text(record) + "\n")
+        answer(dump(record) + "\n")
     return 0
 
 
 def features(_call: Call) -> int:
     """Prints what this runtime supports, four spaces deep as runc does."""
-    from pyruntime.cli.output import json_text
     from pyruntime.lifecycle.features import features as lifecycle_features
+    from pyruntime.spec.document import dump
 
-    answer(json_text(lifecycle_features(), "    ") + "\n")
+    answer(dump(lifecycle_features(), indent="    ") + "\n")
     return 0
 
 
 def spec(call: Call) -> int:
-    """Writes an example config.json."""
-    from pyruntime.cli.output import json_text
-    from pyruntime.spec.example import example
+    """Writes an example config.json, readable as the umask says."""
+    from pyruntime.host.cgroup_probe import probe_cgroup
+    from pyruntime.spec.template import default_config, render
 
-    text = json_text(example(rootless=call.values["rootless"]), "\t") + "\n"
+    text = render(default_config(rootless=call.values["rootless"], cgroup_v2=probe_cgroup().layout == "v2",
+                                 euid=posix.geteuid(), egid=posix.getegid()))  # fmt: skip
     name = call.values["file"] or "config.json"
     if name == "-":
         answer(text)
@@ -286,7 +309,7 @@ def spec(call: Call) -> int:
     except FileExistsError:
         raise UsageError(f"File {name} exists. Remove it first") from None
     try:
-        posix.write(fd, text.encode("ascii"))
+        write_all(fd, text)
     finally:
         posix.close(fd)
     return 0
@@ -294,21 +317,22 @@ def spec(call: Call) -> int:
 
 def explain(call: Call) -> int:
     """Prints the plan of a bundle."""
-    from pyruntime.cli.inspect import explain_text
+    from pyruntime.cli.inspect import bundle_plan
+    from pyruntime.plan.explain import explain_json, explain_text
 
-    answer(explain_text(call.settings, absolute(call.rest[0]), config=call.values["config"] or "config.json",
-                        as_json=call.values["json"], show_env=call.values["show_env"]))  # fmt: skip
+    made = bundle_plan(call.settings, absolute(call.rest[0]), call.values["config"] or "config.json")
+    text_of = explain_json if call.values["json"] else explain_text
+    answer(text_of(made, show_env=call.values["show_env"]))
     return 0
 
 
 def validate(call: Call) -> int:
-    """Prints every violation; 1 when there is one."""
-    from pyruntime.cli.inspect import validate_text
+    """Prints every violation and warning; 1 when there is a violation."""
+    from pyruntime.cli.inspect import check_bundle, report_json, report_text
 
-    text, good = validate_text(call.settings, absolute(call.rest[0]), config=call.values["config"] or "config.json",
-                               as_json=call.values["json"])  # fmt: skip
-    answer(text)
-    return 0 if good else 1
+    report = check_bundle(call.settings, absolute(call.rest[0]), call.values["config"] or "config.json")
+    answer(report_json(report) if call.values["json"] else report_text(report))
+    return 0 if report.ok else 1
 
 
 FUNCTIONS: dict[str, Callable[[Call], int]] = {
