@@ -1,19 +1,17 @@
-"""The container's cgroups on this host: make, write, join, look, signal, freeze, remove.
+"""The container's cgroups on this host: make, write, join, look, remove; the way to list, freeze and kill.
 
 `paths` everywhere are pairs (controller, or "" for the unified tree; the container's directory), as saved in
 `identity` and state.json; nothing else is needed, so a container whose state is damaged can still be ended.
 
-Rules of this file:
-1. Every loop has a deadline. What lies below the container's directory may be made by a hostile process; it is only
-   reached through subtree.py, which is imported when there is something to look for.
-2. Our own pid is never signalled.
+Every loop has a deadline. What lies below the container's directory may be made by a hostile process; it is only reached
+through subtree.py. A run that meets nothing unexpected needs this module alone: processes.py and subtree.py are
+imported when there are processes to look for, so that a start does not pay for them.
 """
 
 from __future__ import annotations
 
-from errno import EBUSY, EINVAL, ENOENT, ENOTEMPTY, EOPNOTSUPP, EPERM, ESRCH
-from posix import O_CLOEXEC, O_RDONLY, O_WRONLY, close, getpid, mkdir, open, read, rmdir, strerror  # noqa: A004
-from posix import kill as kill_pid
+from errno import EBUSY, EINVAL, ENOENT, ENOTEMPTY, EOPNOTSUPP, EPERM
+from posix import O_CLOEXEC, O_RDONLY, O_WRONLY, close, mkdir, open, read, rmdir, strerror  # noqa: A004
 from posix import stat as stat_path
 from posix import write as write_fd
 from time import monotonic, sleep
@@ -29,10 +27,8 @@ if TYPE_CHECKING:
 
     Paths = tuple[tuple[str, str], ...]
 
-SIGKILL = 9
 KILL_TIMEOUT_S = 10.0
 FREEZE_TIMEOUT_S = 10.0
-SWEEP_FREEZE_S = 0.3  # how long one round of freeze, kill, thaw waits for the freeze
 JOIN_TRIES, JOIN_PAUSE_S = 5, 0.03
 
 # A file that may be missing, with the values for which nothing is lost then; None: any value.
@@ -46,18 +42,6 @@ MAY_LACK: dict[str, tuple[str, ...] | None] = {
 LIFT_FIRST = {
     "memory.limit_in_bytes": ("memory.memsw.limit_in_bytes", "-1"),
     "cpu.cfs_period_us": ("cpu.cfs_quota_us", "-1"),
-}
-# Files with a line for each device or interface, and what stands for "no limit" there.
-KEYED = {
-    "blkio.throttle.read_bps_device": "0",
-    "blkio.throttle.write_bps_device": "0",
-    "blkio.throttle.read_iops_device": "0",
-    "blkio.throttle.write_iops_device": "0",
-    "blkio.bfq.weight_device": "0",
-    "io.bfq.weight": "0",
-    "io.max": "rbps=max wbps=max riops=max wiops=max",
-    "net_prio.ifpriomap": "0",
-    "rdma.max": "hca_handle=max hca_object=max",
 }
 
 
@@ -96,13 +80,13 @@ def _make(path: str) -> tuple[str, ...]:
             raise
         return (*_make(parent), *_make(path))
     except OSError as error:
-        raise _error(f"mkdir {path}", error) from error
+        raise refusal(f"mkdir {path}", error) from error
     return (path,)
 
 
 def _fill_cpuset(path: str) -> None:
     try:
-        if _read(f"{path}/cpuset.cpus").strip() and _read(f"{path}/cpuset.mems").strip():
+        if read_file(f"{path}/cpuset.cpus").strip() and read_file(f"{path}/cpuset.mems").strip():
             return
     except OSError:
         return
@@ -111,8 +95,8 @@ def _fill_cpuset(path: str) -> None:
     parent = path.rpartition("/")[0]
     _fill_cpuset(parent)
     for file in ("cpuset.cpus", "cpuset.mems"):
-        if not _read(f"{path}/{file}").strip():
-            write(f"{path}/{file}", _read(f"{parent}/{file}").decode().strip())
+        if not read_file(f"{path}/{file}").strip():
+            write(f"{path}/{file}", read_file(f"{parent}/{file}").decode().strip())
 
 
 def join(path: str, pid: int) -> None:
@@ -123,12 +107,12 @@ def join(path: str, pid: int) -> None:
     file = f"{path}/cgroup.procs"
     for left in range(JOIN_TRIES - 1, -1, -1):
         try:
-            _put(file, str(pid))
+            put(file, str(pid))
         except OSError as error:
             if error.errno == EINVAL and left:
                 sleep(JOIN_PAUSE_S)
                 continue
-            raise _error(f"unable to apply cgroup configuration: failed to write {pid}", error, file=file) from error
+            raise refusal(f"unable to apply cgroup configuration: failed to write {pid}", error, file=file) from error
         return
 
 
@@ -141,7 +125,7 @@ def warm_up(facts: CgroupFacts) -> None:
     """
     for hierarchy in facts.hierarchies:
         try:
-            _put(f"{hierarchy.mount}{hierarchy.own}/cgroup.procs", "0")
+            put(f"{hierarchy.mount}{hierarchy.own}/cgroup.procs", "0")
         except OSError:
             continue
         return
@@ -155,7 +139,7 @@ def write(file: str, data: str, origin: str = "") -> None:
     A missing file is passed over only where nothing is lost (MAY_LACK, hugetlb reservations, DEFAULT_RULES).
     """
     try:
-        _put(file, data)
+        put(file, data)
     except OSError as error:
         _write_refused(file, data, origin, error)
 
@@ -169,59 +153,8 @@ def apply(steps: Iterable[HostStep]) -> None:
             write(str(step.args[0]), str(step.args[1]), step.origin)
 
 
-def change(steps: tuple[HostStep, ...]) -> None:
-    """Carry out the steps of compile_update, all or none: after a refusal the old values are written back, last first.
-
-    A cg_check is refused when its file holds more than its limit. Raises HostError.
-    """
-    undo: list[tuple[str, str]] = []
-    try:
-        for step in steps:
-            file, data = str(step.args[0]), str(step.args[1])
-            if step.op == "cg_check":
-                _check(file, int(data), step.origin)
-                continue
-            old = _old_value(file, data)
-            write(file, data, step.origin)
-            if old is not None:
-                undo.append((file, old))
-    except HostError:
-        for file, old in reversed(undo):
-            try:
-                write(file, old)
-            except HostError:  # the first error is the one to report
-                continue
-        raise
-
-
-def _check(file: str, limit: int, origin: str) -> None:
-    current = _number(file)
-    if current.isdecimal() and int(current) > limit:
-        raise HostError(f"unable to set memory limit to {limit} (current usage: {current})", errno=EBUSY, field=origin,
-                        value=str(limit), hint="the container already uses more than that")
-
-
-def _old_value(file: str, data: str) -> str | None:
-    """What to write to `file` to undo writing `data`, from what it holds now; None when that cannot be known.
-
-    Files of KEYED hold a line for each device or interface; one that has no line has no limit.
-    """
-    try:
-        text = _read(file).decode("utf-8", "surrogateescape").strip()
-    except OSError:
-        return None
-    name = file.rpartition("/")[2]
-    if name == "memory.oom_control":
-        return text.split("\n", 1)[0].rpartition(" ")[2]
-    unset = KEYED.get(name)
-    if unset is None:
-        return text
-    key = data.partition(" ")[0]
-    lines = [line for line in text.split("\n") if line.partition(" ")[0] == key]
-    return lines[0] if lines else f"{key} {unset}"
-
-
-def _put(file: str, data: str) -> None:
+def put(file: str, data: str) -> None:
+    """One write(2) of `data`. Raises OSError, with the file's name when it was the open that failed."""
     fd = open(file, O_WRONLY | O_CLOEXEC)
     try:
         write_fd(fd, data.encode("utf-8", "surrogateescape"))
@@ -238,14 +171,14 @@ def _write_refused(file: str, data: str, origin: str, error: OSError) -> None:
     try:
         if number == EINVAL and name in LIFT_FIRST:
             other, lifted = LIFT_FIRST[name]
-            _put(f"{directory}/{other}", lifted)
-            _put(file, data)
+            put(f"{directory}/{other}", lifted)
+            put(file, data)
             return
         if number == ENOENT and name == "io.bfq.weight":
             from pyruntime.cgroup.writes import io_weight  # noqa: PLC0415 - only without BFQ
 
             device, _, weight = data.rpartition(" ")
-            _put(f"{directory}/io.weight", f"{device or 'default'} {io_weight(int(weight))}")
+            put(f"{directory}/io.weight", f"{device or 'default'} {io_weight(int(weight))}")
             return
         if name == "cgroup.subtree_control" and " " in data:
             for word in data.split(" "):
@@ -272,7 +205,7 @@ def _may_pass(name: str, data: str, number: int | None) -> bool:
 def _enable(file: str, word: str) -> None:
     """One controller of many: a failure shows when a limit needs it."""
     try:
-        _put(file, word)
+        put(file, word)
     except OSError as error:
         if error.errno == EOPNOTSUPP:
             raise
@@ -281,16 +214,16 @@ def _enable(file: str, word: str) -> None:
 def _write_error(file: str, data: str, origin: str, error: OSError) -> HostError:
     directory, _, name = file.rpartition("/")
     if name == "memory.limit_in_bytes" and error.errno == EBUSY:
-        usage, peak = (_number(f"{directory}/memory.{word}usage_in_bytes") for word in ("", "max_"))
+        usage, peak = (number_text(f"{directory}/memory.{word}usage_in_bytes") for word in ("", "max_"))
         return HostError(f"unable to set memory limit to {data} (current usage: {usage}, peak usage: {peak})",
                          errno=EBUSY, field=origin, value=data, hint="the container already uses more than that")
     if name == "cgroup.subtree_control" and error.errno == EOPNOTSUPP:
         return HostError(f'cannot enable controllers in cgroup "{directory}": it is in threaded mode', errno=EOPNOTSUPP,
                          field=origin, value=data, hint="choose a cgroupsPath outside of threaded cgroups")
-    return _error(f'failed to write "{data}"', error, file=file, field=origin, value=data)
+    return refusal(f'failed to write "{data}"', error, file=file, field=origin, value=data)
 
 
-def _error(what: str, error: OSError, *, file: str = "", field: str = "", value: str = "") -> HostError:
+def refusal(what: str, error: OSError, *, file: str = "", field: str = "", value: str = "") -> HostError:
     """`what`, the call and file that failed and the kernel's answer, in the shape of the peers."""
     text = strerror(error.errno or 0).lower()
     if error.filename is not None and file:
@@ -306,21 +239,15 @@ def check_empty(paths: Paths) -> None:
     there = tuple((name, path) for name, path in paths if exists(path))
     if not there:
         return
-    found = _all_processes(there, monotonic() + KILL_TIMEOUT_S)
+    from pyruntime.cgroup.processes import all_processes  # noqa: PLC0415 - rarely there
+
+    found = all_processes(there, monotonic() + KILL_TIMEOUT_S)
     if found:
         raise HostError(f"container's cgroup is not empty: {len(found)} process(es) found", field="/linux/cgroupsPath",
                         hint="another container or service uses this cgroup: choose another cgroupsPath or id")
     if frozen(there):
         raise HostError("container's cgroup unexpectedly frozen", field="/linux/cgroupsPath",
                         hint="thaw or remove the cgroup first")
-
-
-def processes(paths: Paths, *, timeout_s: float = KILL_TIMEOUT_S) -> list[int]:
-    """Host pids in the container's cgroup and all below it, sorted; [] when it is gone. Raises HostError after the time."""
-    from pyruntime.cgroup.subtree import processes_below  # noqa: PLC0415 - rule 1
-
-    path = _main_path(paths)
-    return sorted(processes_below(path, monotonic() + timeout_s)) if path else []
 
 
 def frozen(paths: Paths) -> bool:
@@ -333,171 +260,39 @@ def frozen(paths: Paths) -> bool:
     else:
         return False
     try:
-        return not _read(file).startswith(value)
+        return not read_file(file).startswith(value)
     except OSError:
         return False
 
 
-def _main_path(paths: Paths) -> str:
-    """The directory to look for processes in; every hierarchy holds all of them."""
-    names = dict(paths)
-    for name in ("freezer", "", "devices"):
-        if name in names:
-            return names[name]
-    return paths[0][1] if paths else ""
+# -- what needs the processes
 
+def processes(paths: Paths, *, timeout_s: float = KILL_TIMEOUT_S) -> list[int]:
+    """processes.processes: host pids in the container's cgroup and below, sorted."""
+    from pyruntime.cgroup import processes as room  # noqa: PLC0415 - see the top
 
-# -- freezing and signals
+    return room.processes(paths, timeout_s=timeout_s)
+
 
 def freeze(paths: Paths, *, timeout_s: float = FREEZE_TIMEOUT_S) -> None:
-    """Stop every process of the container and return when all are stopped.
+    """processes.freeze: stop every process of the container."""
+    from pyruntime.cgroup import processes as room  # noqa: PLC0415 - see the top
 
-    A v1 cgroup can stay FREEZING when a process forks or waits in the kernel; writing again, with a short thaw now
-    and then, helps (cgroup-v1/freezer-subsystem.rst). On failure the cgroup is left thawed. Raises HostError.
-    """
-    names = dict(paths)
-    deadline = monotonic() + timeout_s
-    if "freezer" in names:
-        done = _freeze_v1(f"{names['freezer']}/freezer.state", deadline)
-    elif "" in names:
-        write(f"{names['']}/cgroup.freeze", "1")
-        done = _wait_for(f"{names['']}/cgroup.events", b"frozen 1", deadline)
-    else:
-        raise HostError("cannot toggle freezer: cgroups not configured for container")
-    if not done:
-        thaw(paths)
-        raise HostError("unable to freeze", hint=f"some process did not stop within {timeout_s:g} s")
-
-
-def _freeze_v1(file: str, deadline: float) -> bool:
-    tries = 0
-    while True:
-        write(file, "FROZEN")
-        if _read(file).startswith(b"FROZEN"):
-            return True
-        if monotonic() > deadline:
-            return False
-        tries += 1
-        if tries % 50 == 0:
-            write(file, "THAWED")
-            sleep(0.001)
-        elif tries > 10:  # noqa: PLR2004 - most freezes are done at the second look
-            sleep(0.0005)
+    room.freeze(paths, timeout_s=timeout_s)
 
 
 def thaw(paths: Paths) -> None:
-    """Let the processes run again. Nothing happens without a freezer or when the cgroup is gone. Raises HostError."""
-    names = dict(paths)
-    if "freezer" in names:
-        file, data = f"{names['freezer']}/freezer.state", "THAWED"
-    elif "" in names:
-        file, data = f"{names['']}/cgroup.freeze", "0"
-    else:
-        return
-    try:
-        _put(file, data)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise _error("unable to thaw", error, file=file) from error
+    """processes.thaw: let them run again."""
+    from pyruntime.cgroup import processes as room  # noqa: PLC0415 - see the top
 
-
-def _wait_for(file: str, line: bytes, deadline: float) -> bool:
-    pause = 0.0002
-    while line not in _read(file):
-        if monotonic() > deadline:
-            return False
-        sleep(pause)
-        pause = min(pause * 2, 0.01)
-    return True
+    room.thaw(paths)
 
 
 def kill_all(paths: Paths, signal: int, *, timeout_s: float = KILL_TIMEOUT_S) -> None:
-    """Send `signal` to every process of the container; SIGKILL returns when none is left.
+    """processes.kill_all: send `signal` to every process of the container."""
+    from pyruntime.cgroup import processes as room  # noqa: PLC0415 - see the top
 
-    SIGKILL thaws what is frozen, sub-cgroups included, and works against processes that fork all the time:
-    cgroup.kill (Linux 5.14) where there is a unified tree, else rounds of freeze, kill, thaw. Raises HostError when
-    some live on after `timeout_s`, OSError when a signal is refused.
-    """
-    if signal == SIGKILL:
-        _kill(paths, monotonic() + timeout_s)
-        return
-    was_frozen = frozen(paths)
-    if not was_frozen:
-        _try_freeze(paths)
-    try:
-        _signal(processes(paths, timeout_s=timeout_s), signal)
-    finally:
-        if not was_frozen:
-            thaw(paths)
-
-
-def _kill(paths: Paths, deadline: float) -> None:
-    names = dict(paths)
-    swept = "" in names and _kill_file(f"{names['']}/cgroup.kill")
-    _thaw_below(paths, deadline)
-    pause = 0.0005
-    while True:
-        left = _all_processes(paths, deadline) - {getpid()}
-        if not left:
-            return
-        if monotonic() > deadline:
-            raise HostError(f"unable to kill all processes: {len(left)} left")
-        if not swept:
-            _try_freeze(paths)
-            _signal(_all_processes(paths, deadline), SIGKILL)
-            _thaw_below(paths, deadline)
-        sleep(pause)
-        pause = min(pause * 2, 0.02)
-        swept = swept and pause < 0.02  # noqa: PLR2004 - some may live outside the unified cgroup
-
-
-def _kill_file(file: str) -> bool:
-    try:
-        _put(file, "1")
-    except OSError:
-        return False
-    return True
-
-
-def _all_processes(paths: Paths, deadline: float) -> set[int]:
-    from pyruntime.cgroup.subtree import processes_below  # noqa: PLC0415 - rule 1
-
-    found: set[int] = set()
-    for path in {path for _, path in paths}:
-        found |= processes_below(path, deadline)
-    return found
-
-
-def _try_freeze(paths: Paths) -> None:
-    """Freeze for a moment if that works; without, signals still reach most."""
-    try:
-        freeze(paths, timeout_s=SWEEP_FREEZE_S)
-    except (HostError, OSError):
-        return
-
-
-def _thaw_below(paths: Paths, deadline: float) -> None:
-    """Thaw the container and each sub-cgroup: one that it froze itself would keep its processes from dying."""
-    from pyruntime.cgroup.subtree import write_below  # noqa: PLC0415 - rule 1
-
-    names = dict(paths)
-    if "freezer" in names:
-        write_below(names["freezer"], "freezer.state", b"THAWED", deadline)
-    elif "" in names:
-        write_below(names[""], "cgroup.freeze", b"0", deadline)
-
-
-def _signal(pids: Iterable[int], signal: int) -> None:
-    own = getpid()
-    for pid in pids:
-        if pid == own:
-            continue
-        try:
-            kill_pid(pid, signal)
-        except OSError as error:
-            if error.errno != ESRCH:
-                raise
+    room.kill_all(paths, signal, timeout_s=timeout_s)
 
 
 # -- removing
@@ -514,7 +309,7 @@ def remove(paths: Paths, created: Iterable[str], *, timeout_s: float = KILL_TIME
     busy = [path for path in tops if not _rmdir(path)]
     pause = 0.0005
     while busy:
-        from pyruntime.cgroup.subtree import remove_below  # noqa: PLC0415 - rule 1
+        from pyruntime.cgroup.subtree import remove_below  # noqa: PLC0415 - rarely busy
 
         for path in busy:
             remove_below(path, deadline)
@@ -538,13 +333,14 @@ def _rmdir(path: str) -> bool:
     except OSError as error:
         if error.errno in (EBUSY, ENOTEMPTY):
             return False
-        raise _error(f"unable to remove cgroup {path}", error) from error
+        raise refusal(f"unable to remove cgroup {path}", error) from error
     return True
 
 
 # -- files
 
-def _read(path: str) -> bytes:
+def read_file(path: str) -> bytes:
+    """The whole file. Raises OSError."""
     fd = open(path, O_RDONLY | O_CLOEXEC)
     try:
         chunks = [read(fd, 65536)]
@@ -555,9 +351,10 @@ def _read(path: str) -> bytes:
         close(fd)
 
 
-def _number(path: str) -> str:
+def number_text(path: str) -> str:
+    """The file's content as one line, for messages; "unknown" when it cannot be read."""
     try:
-        return _read(path).decode().strip()
+        return read_file(path).decode().strip()
     except OSError:
         return "unknown"
 

@@ -154,7 +154,7 @@ def _upsert(saved: tuple[Any, ...], change: tuple[Any, ...], keys: tuple[str, ..
 
 def compile_update(saved: Resources, change: Resources, paths: tuple[tuple[str, str], ...],
                    facts: CgroupFacts) -> tuple[Resources, tuple[HostStep, ...]]:
-    """(merged resources, steps to be carried out by manager.change). Raises SpecError or HostError as create does.
+    """(merged resources, steps to be carried out by change.change). Raises SpecError or HostError as create does.
 
     A step cg_check (file, limit) comes before the writes: the number in `file` must not exceed the limit.
     """

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from pyruntime.cgroup import manager
+from pyruntime.cgroup.change import change
 from pyruntime.cgroup.events import OomWatch, oom_kills
 from pyruntime.cgroup.plan import compile_cgroup
 from pyruntime.cgroup.stats import stats
@@ -390,19 +391,19 @@ def test_a_busy_cgroup_is_named(box):
 def test_update_all_or_none(box):
     one = box(memory=Memory(limit=64 << 20, swap=128 << 20), cpu=CPU(quota=50000, period=100000), pids_limit=9).make().limit()
     one.run("sleep", "60")
-    change = Resources(memory=Memory(limit=256 << 20, swap=512 << 20), cpu=CPU(quota=20000), pids_limit=-1)
-    merged, steps = compile_update(one.resources, change, one.paths, FACTS)
+    wanted = Resources(memory=Memory(limit=256 << 20, swap=512 << 20), cpu=CPU(quota=20000), pids_limit=-1)
+    merged, steps = compile_update(one.resources, wanted, one.paths, FACTS)
     bad = HostStep("cg_write", (f"{one.dirs['pids']}/pids.max", "many"), "/linux/resources/pids/limit")
     values = (("memory", "memory.limit_in_bytes"), ("memory", "memory.memsw.limit_in_bytes"),
               ("cpu", "cpu.cfs_quota_us"), ("pids", "pids.max"))
     before = [one.read(*pair) for pair in values]
     with pytest.raises(HostError, match="many"):
-        manager.change((*steps, bad))
+        change((*steps, bad))
     assert [one.read(*pair) for pair in values] == before
-    manager.change(steps)
+    change(steps)
     assert [one.read(*pair) for pair in values] == [str(256 << 20), str(512 << 20), "20000", "max"]
     _, back = compile_update(merged, one.resources, one.paths, FACTS)
-    manager.change(back)
+    change(back)
     assert [one.read(*pair) for pair in values] == before
 
 
