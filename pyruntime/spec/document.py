@@ -28,7 +28,7 @@ except ImportError:  # an interpreter without the C accelerator: the same names 
 
 MAX_BYTES = 16 << 20  # a config.json is some 30 KB; the largest seen stay below 1 MB
 MAX_DEPTH = 64  # runtime-spec documents nest at most 7 deep
-MAX_VALUES = 100_000  # values of all kinds; bounds the time that checking takes
+MAX_VALUES = 50_000  # values of all kinds; bounds the time that checking takes
 MAX_QUOTED = 200  # characters of a value that a message repeats
 
 _SPACE = " \t\n\r"

@@ -39,6 +39,7 @@ MEMORY_MODES = frozenset("MPOL_" + name for name in (
     "DEFAULT", "PREFERRED", "BIND", "INTERLEAVE", "LOCAL", "PREFERRED_MANY", "WEIGHTED_INTERLEAVE"))
 MEMORY_FLAGS = frozenset({"MPOL_F_STATIC_NODES", "MPOL_F_RELATIVE_NODES", "MPOL_F_NUMA_BALANCING"})
 MAX_CPU = 8191  # CONFIG_NR_CPUS at most
+MAX_LIST = 1 << 14  # characters; bounds the time for ranges that are listed again and again
 MAX_NODE = 1023  # CONFIG_NODES_SHIFT is at most 10
 MAX_INTERFACE = 15  # IFNAMSIZ with its NUL is 16: netdevice(7)
 
@@ -119,6 +120,8 @@ def parse_number_list(text: str, highest: int) -> tuple[int, ...]:
 
     Raises ValueError, with a sentence, for anything else and for numbers above `highest`.
     """
+    if len(text) > MAX_LIST:
+        raise ValueError(f"list of {len(text)} characters is too long")
     numbers: set[int] = set()
     for item in text.split(","):
         first, dash, last = (part.strip(" ") for part in item.partition("-"))
