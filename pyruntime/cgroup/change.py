@@ -67,6 +67,8 @@ def _old_value(file: str, data: str) -> str | None:
     except OSError:
         return None
     name = file.rpartition("/")[2]
+    if name == "cgroup.subtree_control":
+        return None  # a controller that stays on limits nothing
     if name == "memory.oom_control":
         return text.split("\n", 1)[0].rpartition(" ")[2]
     unset = KEYED.get(name)

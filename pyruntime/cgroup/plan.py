@@ -37,6 +37,8 @@ def compile_cgroup(spec: Spec, host: HostFacts, options: Options) -> CgroupPlan:
     if options.cgroup_manager == "systemd":
         raise HostError("the systemd cgroup driver is not available", field=PATH, hint="leave out --systemd-cgroup")
     resources, facts = spec.linux.resources, host.cgroup
+    if options.rootless_cgroups and not spec.linux.cgroups_path:
+        facts = _within_reach(facts)
     places = container_places(spec.linux.cgroups_path, options.id, facts)
     paths = tuple((name, path) for hierarchy, path in places for name in hierarchy.controllers or ("",))
     writes = compile_writes(resources, facts, device_rules=_may_set_devices(host))
@@ -47,7 +49,7 @@ def compile_cgroup(spec: Spec, host: HostFacts, options: Options) -> CgroupPlan:
         step = write_step(write, where)
         (early if write.early else limits).append(step)
     make = [HostStep("cg_make", (path,), PATH) for _, path in places]
-    make += _enable_steps(places, writes, layout=facts.layout)
+    make += enable_steps(places, writes, layout=facts.layout)
     join = tuple(HostStep("cg_join", (path,), PATH) for _, path in places)
     return CgroupPlan(paths, tuple(make), tuple(early), join, tuple(limits))
 
@@ -130,6 +132,14 @@ def clean(path: str) -> list[str]:
     return parts
 
 
+def _within_reach(facts: CgroupFacts) -> CgroupFacts:
+    """The hierarchies in which a rootless container without a path of its own can be placed; the others are skipped.
+
+    A limit that needs a skipped one is then refused as one without its controller (contract 4.7, rootless).
+    """
+    return facts.replace(hierarchies=tuple(entry for entry in facts.hierarchies if entry.writable))
+
+
 def _may_set_devices(host: HostFacts) -> bool:
     """Device rules need the rights of the initial user namespace; elsewhere they are left out (security S5)."""
     return host.euid == 0 and not host.in_user_ns
@@ -144,7 +154,7 @@ def _device_writes(resources: Resources, *, present: bool) -> Iterable[Write]:
                     hint="this host has no devices cgroup controller mounted: mount it, or remove the device rules")
 
 
-def _enable_steps(places: tuple[tuple[Hierarchy, str], ...], writes: tuple[Write, ...], *, layout: str) -> list[HostStep]:
+def enable_steps(places: tuple[tuple[Hierarchy, str], ...], writes: tuple[Write, ...], *, layout: str) -> list[HostStep]:
     """subtree_control from the mount down to the container's parent.
 
     On v2 all controllers, so that a later update finds them; on a hybrid host only those that this container uses.

@@ -8,7 +8,7 @@ asked for is written, in an order that passes through valid states only, so the 
 
 from __future__ import annotations
 
-from pyruntime.cgroup.plan import compile_writes, write_step
+from pyruntime.cgroup.plan import compile_writes, enable_steps, write_step
 from pyruntime.cgroup.writes import DEFAULT_PERIOD_US, UNLIMITED
 from pyruntime.errors import UsageError
 from pyruntime.spec.linux import CPU, BlockIO, Memory, NetworkResources, Resources
@@ -159,12 +159,27 @@ def compile_update(saved: Resources, change: Resources, paths: tuple[tuple[str, 
     A step cg_check (file, limit) comes before the writes: the number in `file` must not exceed the limit.
     """
     merged = merge(saved, change)
-    writes = _ordered(compile_writes(_asked(saved, change, merged), facts, device_rules=False), saved)
     where = dict(paths)
+    facts = _of_container(facts, where)
+    writes = _ordered(compile_writes(_asked(saved, change, merged), facts, device_rules=False), saved)
     steps = tuple(write_step(write, where) for write in writes)
     checks = tuple(write_step(write.replace(file=write.at_least), where).replace(op="cg_check")
                    for write in writes if write.at_least)
-    return merged, (*checks, *steps)
+    return merged, (*checks, *_enable(writes, facts, where), *steps)
+
+
+def _of_container(facts: CgroupFacts, where: dict[str, str]) -> CgroupFacts:
+    """The hierarchies in which the container has a directory; others may have been mounted since it was made."""
+    return facts.replace(hierarchies=tuple(
+        entry for entry in facts.hierarchies if any(name in where for name in entry.controllers or ("",))))
+
+
+def _enable(writes: tuple[Write, ...], facts: CgroupFacts, where: dict[str, str]) -> list[HostStep]:
+    """On a hybrid host create switched on only the controllers that it needed; on v2 all are on."""
+    if facts.layout != "hybrid":
+        return []
+    return enable_steps(tuple((entry, where[(entry.controllers or ("",))[0]]) for entry in facts.hierarchies), writes,
+                        layout=facts.layout)
 
 
 def _asked(saved: Resources, change: Resources, merged: Resources) -> Resources:

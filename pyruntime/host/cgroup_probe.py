@@ -7,25 +7,36 @@ of being split.
 
 from __future__ import annotations
 
-from posix import O_CLOEXEC, O_RDONLY, close, open, read  # noqa: A004 - descriptors only in this module
+from posix import O_CLOEXEC, O_RDONLY, W_OK, access, close, geteuid, open, read  # noqa: A004 - posix.open
 
 from pyruntime.host.facts import CgroupFacts, Hierarchy
 
 CHUNK = 1 << 16
 
 
-def probe_cgroup() -> CgroupFacts:
-    """The mounted hierarchies in the order of /proc/self/cgroup; layout "none" when cgroups are not mounted."""
+def probe_cgroup(*, check_access: bool = False) -> CgroupFacts:
+    """The mounted hierarchies in the order of /proc/self/cgroup; layout "none" when cgroups are not mounted.
+
+    `writable` is looked up for a plain user, and with `check_access` for root too (of a user namespace).
+    """
     facts = parse_cgroup(_read("/proc/self/cgroup"), _read("/proc/self/mountinfo"))
-    if facts.layout in ("v1", "none"):
-        return facts
-    unified = facts.hierarchies[-1]
-    try:
-        controllers = _read(f"{unified.mount}/cgroup.controllers").decode().split()
-    except OSError:
-        controllers = []
-    unified = unified.replace(v2_controllers=tuple(controllers))
-    return facts.replace(hierarchies=(*facts.hierarchies[:-1], unified))
+    hierarchies = list(facts.hierarchies)
+    if facts.layout in ("hybrid", "v2"):
+        unified = hierarchies[-1]
+        try:
+            controllers = _read(f"{unified.mount}/cgroup.controllers").decode().split()
+        except OSError:
+            controllers = []
+        hierarchies[-1] = unified.replace(v2_controllers=tuple(controllers))
+    if check_access or geteuid() != 0:
+        hierarchies = [entry.replace(writable=access(_base(entry), W_OK)) for entry in hierarchies]
+    return facts.replace(hierarchies=tuple(hierarchies))
+
+
+def _base(hierarchy: Hierarchy) -> str:
+    """Where a container without a cgroupsPath goes: below our own cgroup, in the unified tree beside it."""
+    own = hierarchy.own if hierarchy.version == 1 else hierarchy.own.rpartition("/")[0]
+    return hierarchy.mount + own
 
 
 def parse_cgroup(own: bytes, mountinfo: bytes) -> CgroupFacts:

@@ -17,6 +17,7 @@ class Hierarchy(Record):
     own: str = "/"
     version: int = 1
     v2_controllers: tuple[str, ...] = ()  # cgroup.controllers of the unified root, for version 2
+    writable: bool = True  # the caller may make cgroups beside its own; looked at for plain users only
 
 
 class CgroupFacts(Record):

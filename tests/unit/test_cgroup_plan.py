@@ -187,6 +187,32 @@ def test_every_step_has_an_origin():
     assert all(step.origin.startswith("/linux/") for step in steps)
 
 
+def locked(*names):
+    """HYBRID, in which the caller may write to the hierarchies of `names` only."""
+    return HYBRID.replace(hierarchies=tuple(
+        entry.replace(writable=bool(set(names) & set(entry.controllers or ("",)))) for entry in HYBRID.hierarchies))
+
+
+ROOTLESS = Options(id="web", rootless_cgroups=True)
+
+
+def test_rootless_without_limits_uses_what_it_may():
+    host = HostFacts(euid=1000)
+    assert compiled(locked(), host=host, options=ROOTLESS) == CgroupPlan()
+    plan = compiled(locked("name=systemd"), host=host, options=ROOTLESS)
+    assert plan.paths == (("name=systemd", f"{S}/systemd/box/job/web"),)
+
+
+def test_rootless_limit_out_of_reach():
+    with pytest.raises(HostError, match="^cannot set pids limit: container could not join or create cgroup$"):
+        compiled(locked(""), host=HostFacts(euid=1000), options=ROOTLESS, pids_limit=5)
+
+
+def test_rootless_with_a_path_must_have_it():
+    plan = compiled(locked(), "/pods/x", host=HostFacts(euid=1000), options=ROOTLESS)
+    assert len(plan.make) == len(HYBRID.hierarchies)
+
+
 # -- the probe's parser
 
 OWN_TEXT = b"12:cpuset:/\n5:cpu,cpuacct:/j\n3:name=systemd:/user:1\n2:net_cls:/\n0::/u\n"

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from pyruntime.cgroup.update import compile_update, merge, resources_from_flags
-from pyruntime.errors import SpecError, UsageError
+from pyruntime.errors import HostError, SpecError, UsageError
 from pyruntime.host.facts import CgroupFacts, Hierarchy
 from pyruntime.spec.linux import (
     CPU,
@@ -216,3 +216,21 @@ def test_v2_compares_usage_first_when_asked():
 ], ids=["quota", "period", "burst"])
 def test_v2_cpu(saved, change, expected):
     assert files(Resources(cpu=saved), Resources(cpu=change), 2) == expected
+
+
+HYBRID = CgroupFacts("hybrid", (Hierarchy("/cg/pids", ("pids",)), Hierarchy("/cg/memory", ("memory",)),
+                                Hierarchy("/cg/unified", (), "/", 2, ("hugetlb",))))
+HUGE = Resources(hugepage_limits=(HugepageLimit("2MB", 1),))
+
+
+def test_hybrid_switches_on_what_create_did_not_need():
+    _, steps = compile_update(Resources(), HUGE, (("pids", "/cg/pids/a/b"), ("", "/cg/unified/a/b")), HYBRID)
+    assert [" ".join(step.args) for step in steps] == [
+        "/cg/unified/cgroup.subtree_control +hugetlb", "/cg/unified/a/cgroup.subtree_control +hugetlb",
+        "/cg/unified/a/b/hugetlb.2MB.max 1", "/cg/unified/a/b/hugetlb.2MB.rsvd.max 1"]
+
+
+@pytest.mark.parametrize(("change", "name"), [(HUGE, "hugetlb"), (Resources(memory=Memory(limit=1)), "memory")], ids=str)
+def test_a_hierarchy_without_the_container_is_none(change, name):
+    with pytest.raises(HostError, match=f"^cannot set {name} limit: container could not join or create cgroup$"):
+        compile_update(Resources(), change, (("pids", "/cg/pids/a"),), HYBRID)
