@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kernel.initkit import OPEN, PROGRAM, SANITIZED, build
+from tests.kernel.initkit import OPEN, PROGRAM, SANITIZED, Enter, build
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,3 +33,17 @@ def init_program(request: pytest.FixtureRequest) -> Path:
         pytest.skip("no gcc for the build with sanitizers")
     build("sanitize")
     return SANITIZED
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty directory for a root, beside a directory `outside` that must stay as it is."""
+    (tmp_path / "root").mkdir()
+    (tmp_path / "outside").mkdir()
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def enter(init_program: Path, root: Path) -> Enter:
+    """Runs steps with `root` as the root."""
+    return Enter(init_program, root)

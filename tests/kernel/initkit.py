@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from pyruntime.plan.layout import LAYOUT_HASH
-from pyruntime.plan.opcodes import BARRIERS, HEADER_SIZE, MAGIC, MAX_ARGS, MESSAGES, OPS, RETRY
+from pyruntime.plan.opcodes import BARRIERS, HEADER_SIZE, MAGIC, MAX_ARGS, MESSAGES, OP_FLAGS, OPS, RETRY
 
 TREE = Path(__file__).resolve().parents[2]
 PROGRAM = TREE / "pyruntime" / "native" / "container-init"
@@ -32,6 +32,13 @@ CLONE_NEWTIME, CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x80, 0x20000, 0x020
 CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x08000000, 0x10000000, 0x20000000, 0x40000000
 MS_REC, MS_PRIVATE, MS_SLAVE = 0x4000, 1 << 18, 1 << 19
 AT_FDCWD, AT_RECURSIVE, OPEN_TREE_CLONE = -100, 0x8000, 1
+
+NO_SYMLINK, INHERIT_MODE, RECURSIVE, REPLACE, MAKE_FILE, LIKE_SLOT, NEW_ONLY, MOUNT_CONSOLE, NO_FOLLOW = (
+    OP_FLAGS[name] for name in
+    ("TARGET_NO_SYMLINK", "INHERIT_MODE", "RECURSIVE", "REPLACE", "MAKE_FILE", "LIKE_SLOT", "NEW_ONLY",
+     "MOUNT_CONSOLE", "TARGET_NO_FOLLOW"))
+RDONLY, NOSUID, NODEV, NOEXEC = 1, 2, 4, 8
+NULL_DEVICE = os.makedev(1, 3)
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -57,6 +64,10 @@ class Step:
                  instead: tuple[Step, ...] = ()) -> None:
         self.op, self.args, self.tolerate = op, args, tolerate
         self.on_errno, self.retry, self.instead = on_errno, retry, instead
+
+
+READY = Step("barrier", BARRIERS["ready"])
+PROC = [Step("make_path", "/proc", 0o755, NO_SYMLINK), Step("mount", "proc", "proc", "/proc", (), 14, NO_SYMLINK)]
 
 
 class Pool:
@@ -252,3 +263,32 @@ def readable(fd: int, seconds: float) -> bool:
 def build(target: str) -> None:
     """A target of csrc/Makefile; the make error is the test's."""
     subprocess.run(["make", "-s", "-C", TREE / "csrc", target], check=True, capture_output=True)
+
+
+def start(program: Path, *steps: Step, fds: dict[int, int] | None = None, **options: int) -> Run:
+    """A run of exactly these steps."""
+    return Run(pack(list(steps), **options), fds, program=program)
+
+
+def snapshot(tree: Path) -> list[tuple[str, int, int]]:
+    """Name, mode and inode of everything in a directory."""
+    return sorted((str(p.relative_to(tree)), p.lstat().st_mode, p.lstat().st_ino) for p in tree.rglob("*"))
+
+
+class Enter:
+    """Starts init in its own mount and pid namespace with `root` as slot 0, runs steps, stops at `ready`."""
+
+    FIRST = 5  # index of the first step of the caller
+
+    def __init__(self, program: Path, root: Path) -> None:
+        self.program, self.root = program, root
+
+    def __call__(self, *steps: Step, fds: dict[int, int] | None = None, fails: bool = False, new: int = 0,
+                 at: str = "/") -> Run:
+        """With fails=True it is left to end by itself. `new`: more namespaces. `at`: where the root is attached."""
+        tree = open_tree(self.root)
+        base = [Step("unshare", CLONE_NEWNS | new), Step("clone", CLONE_NEWPID),
+                Step("propagation", "/", MS_REC | MS_SLAVE), Step("open_proc", 1), Step("attach_root", 2, at)]
+        run = Run(pack([*base, *steps, READY]), {2: tree, **(fds or {})}, program=self.program)
+        os.close(tree)
+        return run.finish() if fails else run.until("ready")

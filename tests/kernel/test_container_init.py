@@ -13,12 +13,11 @@ import stat
 import struct
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from pyruntime.plan.opcodes import BARRIERS, OP_FLAGS
+from pyruntime.plan.opcodes import BARRIERS
 from tests.kernel.initkit import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -26,69 +25,23 @@ from tests.kernel.initkit import (
     CLONE_NEWPID,
     CLONE_NEWUSER,
     CLONE_NEWUTS,
-    MS_REC,
-    MS_SLAVE,
-    Run,
+    LIKE_SLOT,
+    MAKE_FILE,
+    NO_FOLLOW,
+    NO_SYMLINK,
+    NULL_DEVICE,
+    PROC,
+    READY,
+    REPLACE,
+    Enter,
     Step,
     open_tree,
     pack,
+    snapshot,
+    start,
 )
 
 pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
-
-NO_SYMLINK, INHERIT_MODE, RECURSIVE, REPLACE, MAKE_FILE, LIKE_SLOT = (
-    OP_FLAGS[name] for name in
-    ("TARGET_NO_SYMLINK", "INHERIT_MODE", "RECURSIVE", "REPLACE", "MAKE_FILE", "LIKE_SLOT"))
-NO_FOLLOW = OP_FLAGS["TARGET_NO_FOLLOW"]
-RDONLY, NOSUID, NODEV, NOEXEC = 1, 2, 4, 8
-NULL_DEVICE = os.makedev(1, 3)
-READY = Step("barrier", BARRIERS["ready"])
-PROC = [Step("make_path", "/proc", 0o755, NO_SYMLINK), Step("mount", "proc", "proc", "/proc", (), 14, NO_SYMLINK)]
-
-Enter = Callable[..., Run]
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """An empty directory for a root, beside a directory that must stay as it is."""
-    (tmp_path / "root").mkdir()
-    (tmp_path / "outside").mkdir()
-    return tmp_path / "root"
-
-
-@pytest.fixture
-def enter(init_program: Path, root: Path) -> Iterator[Enter]:
-    """Start init in its own mount and pid namespace with `root` as slot 0, run the steps, stop at `ready`.
-
-    With fails=True it is left to end by itself.
-    """
-    running: list[Run] = []
-
-    def start(*steps: Step, fds: dict[int, int] | None = None, fails: bool = False, new: int = 0,
-              at: str = "/", proc: bool = True) -> Run:
-        tree = open_tree(root)
-        base = [Step("unshare", CLONE_NEWNS | new), Step("clone", CLONE_NEWPID),
-                Step("propagation", "/", MS_REC | MS_SLAVE), *([Step("open_proc", 1)] if proc else []),
-                Step("attach_root", 2, at)]
-        run = Run(pack([*base, *steps, READY]), {2: tree, **(fds or {})}, program=init_program)
-        os.close(tree)
-        running.append(run)
-        return run.finish() if fails else run.until("ready")
-
-    yield start
-    for run in running:
-        run.close()
-
-
-def start(program: Path, *steps: Step, fds: dict[int, int] | None = None, **options: int) -> Run:
-    """A run of exactly these steps."""
-    return Run(pack(list(steps), **options), fds, program=program)
-
-
-def snapshot(tree: Path) -> list[tuple[str, int, int]]:
-    """Name, mode and inode of everything in a directory."""
-    return sorted((str(p.relative_to(tree)), p.lstat().st_mode, p.lstat().st_ino) for p in tree.rglob("*"))
-
 
 # --- protocol -------------------------------------------------------------------------------------------------------
 def test_an_empty_plan_ends_well(init_program: Path) -> None:

@@ -16,7 +16,19 @@ from pyruntime.host.facts import HostFacts
 from pyruntime.native import seccomp as native
 from pyruntime.plan.seccomp import normalise
 from tests.seccomp_bpf import (
-    ALLOW, KILL_PROCESS, KILL_THREAD, NOTIFY, TRAP, X32, X32_BIT, X86, X86_64, errno, moby_default, profile, run,
+    ALLOW,
+    KILL_PROCESS,
+    KILL_THREAD,
+    NOTIFY,
+    TRAP,
+    X32,
+    X32_BIT,
+    X86,
+    X86_64,
+    errno,
+    moby_default,
+    profile,
+    run,
 )  # fmt: skip
 
 pytestmark = [
@@ -225,7 +237,7 @@ for kind, number, *args in calls:
 
 
 def enforce(bpf: bytes, *calls: tuple, flags: int = 0) -> tuple[list[int], int]:
-    """errno of each call in a child under the filter, and the signal that ended the child (0: none)."""
+    """Errno of each call in a child under the filter, and the signal that ended the child (0: none)."""
     child = subprocess.run(
         [sys.executable, "-I", "-S", "-c", CHILD, bpf.hex(), str(flags), json.dumps(calls)],
         capture_output=True, check=False, timeout=20,
