@@ -111,7 +111,7 @@ def start(call: Call) -> int:
     """Runs the program of a created container."""
     from pyruntime.lifecycle.start import start as lifecycle_start
 
-    lifecycle_start(call.settings, call.container_id)
+    lifecycle_start(call.settings, call.container_id, notify_socket=_environment(b"NOTIFY_SOCKET"))
     return 0
 
 

@@ -55,7 +55,8 @@ def create(settings: Settings, container_id: str, bundle: str = "", *, config: s
     Returns the pidfd of init, which is a child of the caller: the caller closes it and reaps with it.
     """
     options = make_options(settings, container_id, no_pivot=no_pivot, no_new_keyring=no_new_keyring,
-                           preserve_fds=preserve_fds, listen_fds=listen_fds, console=bool(console_socket))
+                           preserve_fds=preserve_fds, listen_fds=listen_fds, console=bool(console_socket),
+                           notify=bool(notify_socket))
     pid_path = clean_path(getcwd(), pid_file) if pid_file else ""
     prepared = prepare(settings, bundle_path(bundle), options, config=config, adjust=terminal_check(console_socket))
     console_fd = connect_console(console_socket)
@@ -75,7 +76,7 @@ def create(settings: Settings, container_id: str, bundle: str = "", *, config: s
 
 
 def make_options(settings: Settings, container_id: str, *, no_pivot: bool, no_new_keyring: bool, preserve_fds: int,
-                 listen_fds: int, console: bool) -> Options:
+                 listen_fds: int, console: bool, notify: bool = False) -> Options:
     """Options of create and run. Raises UsageError for an id or a descriptor that cannot be."""
     check_container_id(container_id)
     for number in range(3 + listen_fds, 3 + listen_fds + preserve_fds):
@@ -84,8 +85,9 @@ def make_options(settings: Settings, container_id: str, *, no_pivot: bool, no_ne
         except OSError as error:
             raise UsageError(f"unable to stat preserved-fd {number - 3 - listen_fds} (of {preserve_fds}): "
                              f"{(error.strerror or '').lower()}", hint=f"descriptor {number} must be open") from error
+    notify_dir = f"{settings.root}/{container_id}/notify" if notify else ""
     return Options(id=container_id, no_pivot=no_pivot, no_new_keyring=no_new_keyring, preserve_fds=preserve_fds,
-                   listen_fds=listen_fds, console=console, cgroup_manager=settings.cgroup_manager,
+                   listen_fds=listen_fds, console=console, notify_dir=notify_dir, cgroup_manager=settings.cgroup_manager,
                    keyring_token=store.new_token())
 
 
@@ -148,6 +150,10 @@ def _launch(settings: Settings, prepared: Prepared, entry: store.Entry, blobs: d
     entry.write_identity(identity)
     if "seccomp" in blobs:
         entry.write("seccomp.bpf", blobs["seccomp"])
+    if prepared.options.notify_dir:
+        from pyruntime.lifecycle import notify
+
+        notify.make_folder(entry)
     job = Job(spec=prepared.spec, plan=prepared.plan, name=entry.id, stdio=stdio)
     job.entry, job.blobs, job.console_fd, job.warn = entry, blobs, console_fd, settings.warn
     job.fifo_owner = host_root(prepared.spec)

@@ -30,7 +30,8 @@ def run(settings: Settings, container_id: str, bundle: str = "", *, config: str 
     one after the program was let go (a late execve) has left the container deleted too.
     """
     options = create.make_options(settings, container_id, no_pivot=no_pivot, no_new_keyring=no_new_keyring,
-                                  preserve_fds=preserve_fds, listen_fds=listen_fds, console=True)
+                                  preserve_fds=preserve_fds, listen_fds=listen_fds, console=True,
+                                  notify=bool(notify_socket))
     pid_path = clean_path(getcwd(), pid_file) if pid_file else ""
     prepared = prepare(settings, bundle_path(bundle), options, config=config,
                        adjust=lambda spec: _terminal(spec, detach=detach, console_socket=console_socket))
@@ -50,7 +51,8 @@ def run(settings: Settings, container_id: str, bundle: str = "", *, config: str 
                 create.finish(launched, pidfd_socket=pidfd_socket, pid_path=pid_path)
                 if own_tty:
                     terminal = take_terminal(console)
-                start_entry(settings, launched.entry, launched.state | {"config": prepared.document})
+                found = launched.state | {"config": prepared.document}
+                start_entry(settings, launched.entry, found, notify_socket=notify_socket, stay=not detach)
             except BaseException as failure:
                 _abandon(settings, launched, failure)
                 raise

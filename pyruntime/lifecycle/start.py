@@ -22,17 +22,76 @@ if TYPE_CHECKING:
 DEATH_TIMEOUT_MS = 10_000
 
 
-def start(settings: Settings, container_id: str) -> None:
-    """Run the container's program. Raises StateError, ProgramError, HookError."""
+def start(settings: Settings, container_id: str, *, notify_socket: str = "") -> None:
+    """Run the container's program. Raises StateError, ProgramError, HookError.
+
+    With `notify_socket` (sd_notify(3)) and a container created with one, returns when it says READY or has ended.
+    """
     with store.lookup(settings.root, container_id) as entry:
         entry.lock()
         found = state.load(entry)
         states.check(state.status(entry, found), "start", container_id)
-        start_entry(settings, entry, found)
+        start_entry(settings, entry, found, notify_socket=notify_socket)
 
 
-def start_entry(settings: Settings, entry: store.Entry, found: dict[str, Any]) -> None:
-    """The same on a locked entry whose status is `created`; poststart hooks included."""
+def start_entry(settings: Settings, entry: store.Entry, found: dict[str, Any], *, notify_socket: str = "",
+                stay: bool = False) -> None:
+    """The same on a locked entry whose status is `created`; poststart hooks included. `stay`: do not wait for READY."""
+    if notify_socket and _has_notify(entry):
+        _start_notifying(settings, entry, found, notify_socket, stay=stay)
+        return
+    _start(settings, entry, found)
+
+
+def _has_notify(entry: store.Entry) -> bool:
+    from pyruntime.lifecycle import notify
+
+    try:
+        close(open(notify.FOLDER, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, dir_fd=entry.fd))
+    except OSError:
+        return False
+    return True
+
+
+def _start_notifying(settings: Settings, entry: store.Entry, found: dict[str, Any], notify_socket: str, *,
+                     stay: bool) -> None:
+    """Start with the container's notify socket bound. In the foreground a helper thread waits for its word."""
+    from pyruntime.lifecycle import notify
+
+    proxy = notify.Proxy(entry, notify_socket)
+    try:
+        _start(settings, entry, found)
+        pid = int(found["init_process_pid"])
+        pidfd = process.open_process(pid, int(found["init_process_start"]))
+        if pidfd < 0:
+            return
+        if stay:
+            from _thread import start_new_thread
+
+            start_new_thread(_wait_quietly, (settings, proxy, pid, pidfd))
+            proxy = None  # type: ignore[assignment]  # the thread's now
+            return
+        try:
+            proxy.wait(pid, pidfd)
+        finally:
+            close(pidfd)
+    finally:
+        if proxy is not None:
+            proxy.socket.close()
+
+
+def _wait_quietly(settings: Settings, proxy: Any, pid: int, pidfd: int) -> None:
+    """The foreground's helper thread: a failure to notify is a warning, the container goes on."""
+    try:
+        with proxy:
+            proxy.wait(pid, pidfd)
+    except RuntimeFailure as failure:
+        settings.warn(str(failure))
+    finally:
+        close(pidfd)
+
+
+def _start(settings: Settings, entry: store.Entry, found: dict[str, Any]) -> None:
     message = _release(entry)
     if message.type == "ERROR":
         _wait_for_death(found)

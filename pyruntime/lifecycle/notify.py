@@ -1,0 +1,90 @@
+"""NOTIFY_SOCKET: readiness from inside the container to whoever started us (sd_notify(3), contract 1.10).
+
+The container sees a directory of ours at /run/notify with one datagram socket in it. The first datagram with a line
+`READY=` is told to the host's socket, followed by init's pid as MAINPID, which is the only fact that crosses; then a
+BARRIER makes sure that it has been read before we go on.
+"""
+
+from __future__ import annotations
+
+from _socket import AF_UNIX, SCM_RIGHTS, SOCK_CLOEXEC, SOCK_DGRAM, SOL_SOCKET, socket
+from array import array
+from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, chmod, close, mkdir, open, pipe2  # noqa: A004
+from select import POLLIN, poll
+
+from pyruntime.errors import HostError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyruntime.lifecycle.store import Entry
+
+FOLDER, NAME = "notify", "notify.sock"
+BARRIER_TIMEOUT_MS = 30_000
+MAX_DATAGRAM = 4096
+
+
+def make_folder(entry: Entry) -> None:
+    """The directory that will be mounted at /run/notify; made before the plan runs."""
+    mkdir(FOLDER, 0o755, dir_fd=entry.fd)
+
+
+class Proxy:
+    """The container's socket, bound, and where its word goes. A context manager."""
+
+    def __init__(self, entry: Entry, host_socket: str) -> None:
+        self.host_socket = "\0" + host_socket[1:] if host_socket.startswith("@") else host_socket
+        self.socket = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC)
+        folder = open(FOLDER, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, dir_fd=entry.fd)
+        try:
+            path = f"/proc/self/fd/{folder}/{NAME}"  # a state root may be longer than a socket address
+            self.socket.bind(path)
+            chmod(path, 0o777)
+        except OSError as error:
+            self.socket.close()
+            raise HostError(f"unable to bind {entry.path}/{FOLDER}/{NAME}: {(error.strerror or '').lower()}",
+                            errno=error.errno or 0) from error
+        finally:
+            close(folder)
+
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def wait(self, pid: int, pidfd: int) -> bool:
+        """Wait for READY or the end of init; whether it became ready. Raises HostError when the host does not listen."""
+        watch = poll()
+        watch.register(self.socket.fileno(), POLLIN)
+        watch.register(pidfd, POLLIN)
+        while True:
+            ready = {fd for fd, _ in watch.poll()}
+            if self.socket.fileno() in ready:
+                data = self.socket.recv(MAX_DATAGRAM)
+                if any(line.startswith(b"READY=") for line in data.split(b"\n")):
+                    self._tell(pid)
+                    return True
+            elif pidfd in ready:
+                return False
+
+    def _tell(self, pid: int) -> None:
+        """READY and MAINPID, then a BARRIER: its pipe closes when the host has read all of it (sd_notify_barrier(3))."""
+        out = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC)
+        read_end, write_end = pipe2(O_CLOEXEC)
+        try:
+            out.connect(self.host_socket)
+            out.send(f"READY=1\nMAINPID={pid}".encode())
+            out.sendmsg([b"BARRIER=1"], [(SOL_SOCKET, SCM_RIGHTS, array("i", [write_end]).tobytes())])
+            close(write_end)
+            write_end = -1
+            watch = poll()
+            watch.register(read_end, 0)
+            watch.poll(BARRIER_TIMEOUT_MS)
+        except OSError as error:
+            raise HostError(f"unable to notify {self.host_socket}: {(error.strerror or '').lower()}",
+                            errno=error.errno or 0, hint="NOTIFY_SOCKET names a socket that nobody reads") from error
+        finally:
+            out.close()
+            for fd in (read_end, write_end):
+                if fd >= 0:
+                    close(fd)
