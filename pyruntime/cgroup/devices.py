@@ -175,11 +175,11 @@ def _text(node: Node, access: frozenset[str]) -> str:
 
 
 def _inside(inner: Node, outer: Node) -> bool:
-    return inner[0] == outer[0] and all(o is None or o == i for i, o in zip(inner[1:], outer[1:]))
+    return inner[0] == outer[0] and all(o is None or o == i for i, o in zip(inner[1:], outer[1:], strict=True))
 
 
 def _overlap(one: Node, two: Node) -> bool:
-    return one[0] == two[0] and all(a is None or b is None or a == b for a, b in zip(one[1:], two[1:]))
+    return one[0] == two[0] and all(a is None or b is None or a == b for a, b in zip(one[1:], two[1:], strict=True))
 
 
 DEFAULT_TEXTS = frozenset(_text((rule.type, rule.major, rule.minor), frozenset(rule.access)) for rule in DEFAULT_RULES)

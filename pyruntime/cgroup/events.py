@@ -9,9 +9,21 @@ as POLLPRI on cgroup.events of the unified tree, which a hybrid host has as well
 
 from __future__ import annotations
 
-from posix import EFD_CLOEXEC, EFD_NONBLOCK, O_CLOEXEC, O_RDONLY, O_WRONLY, close, eventfd, eventfd_read, lseek
+from posix import (
+    EFD_CLOEXEC,
+    EFD_NONBLOCK,
+    O_CLOEXEC,
+    O_RDONLY,
+    O_WRONLY,
+    close,
+    eventfd,
+    eventfd_read,
+    lseek,
+    read,
+    strerror,
+    write,
+)
 from posix import open as open_file
-from posix import read, strerror, write
 from select import POLLIN, POLLPRI, poll
 from time import monotonic
 

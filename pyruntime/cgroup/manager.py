@@ -3,8 +3,8 @@
 `paths` everywhere are pairs (controller, or "" for the unified tree; the container's directory), as saved in
 `identity` and state.json; nothing else is needed, so a container whose state is damaged can still be ended.
 
-Every loop has a deadline. What lies below the container's directory may be made by a hostile process; it is only reached
-through subtree.py. A run that meets nothing unexpected needs this module alone: processes.py and subtree.py are
+Every loop has a deadline. What lies below the container's directory may be made by a hostile process; it is only
+reached through subtree.py. A run that meets nothing unexpected needs this module alone: processes.py and subtree.py are
 imported when there are processes to look for, so that a start does not pay for them.
 """
 

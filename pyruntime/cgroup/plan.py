@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pyruntime.spec.linux import Resources
 
 PATH = "/linux/cgroupsPath"
-SECTIONS = {"cpuset": "cpu", "blkio": "blockIO", "hugetlb": "hugepageLimits", "net_cls": "network", "net_prio": "network"}
+SECTIONS = {"cpuset": "cpu", "blkio": "blockIO", "hugetlb": "hugepageLimits", "net_cls": "network",
+            "net_prio": "network"}
 
 
 def compile_cgroup(spec: Spec, host: HostFacts, options: Options) -> CgroupPlan:
@@ -108,7 +109,7 @@ def container_places(cgroups_path: str, container_id: str, facts: CgroupFacts) -
     parts = clean(text)
     if not parts:
         raise SpecError(f'cgroups path "{text}" does not name a cgroup of its own', field=PATH, value=text,
-                        hint="the container's cgroup must lie below the root of the hierarchy and below the caller's own")
+                        hint="the container's cgroup must lie below the root of the hierarchy or the caller's own")
     tail = "/".join(parts)
     places = []
     for hierarchy in facts.hierarchies:
@@ -154,7 +155,8 @@ def _device_writes(resources: Resources, *, present: bool) -> Iterable[Write]:
                     hint="this host has no devices cgroup controller mounted: mount it, or remove the device rules")
 
 
-def enable_steps(places: tuple[tuple[Hierarchy, str], ...], writes: tuple[Write, ...], *, layout: str) -> list[HostStep]:
+def enable_steps(places: tuple[tuple[Hierarchy, str], ...], writes: tuple[Write, ...], *,
+                 layout: str) -> list[HostStep]:
     """subtree_control from the mount down to the container's parent.
 
     On v2 all controllers, so that a later update finds them; on a hybrid host only those that this container uses.

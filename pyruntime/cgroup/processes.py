@@ -24,7 +24,10 @@ SWEEP_FREEZE_S = 0.3  # how long one round of freeze, kill, thaw waits for the f
 
 
 def processes(paths: Paths, *, timeout_s: float = KILL_TIMEOUT_S) -> list[int]:
-    """Host pids in the container's cgroup and all below it, sorted; [] when it is gone. Raises HostError after the time."""
+    """Host pids in the container's cgroup and all below it, sorted; [] when it is gone.
+
+    Raises HostError after the time.
+    """
     path = _main_path(paths)
     return sorted(processes_below(path, monotonic() + timeout_s)) if path else []
 

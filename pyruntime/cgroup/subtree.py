@@ -9,7 +9,20 @@ time.monotonic(). A descriptor that iteration yields is borrowed until the next 
 from __future__ import annotations
 
 from errno import ENODEV, ENOENT, EOPNOTSUPP
-from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_WRONLY, close, fstat, open, read, rmdir, scandir, write
+from posix import (  # noqa: A004 - open is posix.open: descriptors only in this module
+    O_CLOEXEC,
+    O_DIRECTORY,
+    O_NOFOLLOW,
+    O_RDONLY,
+    O_WRONLY,
+    close,
+    fstat,
+    open,
+    read,
+    rmdir,
+    scandir,
+    write,
+)
 from time import monotonic
 
 from pyruntime.errors import HostError

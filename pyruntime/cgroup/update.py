@@ -117,7 +117,7 @@ def merge(saved: Resources, change: Resources) -> Resources:
 
 
 def _merge_memory(saved: Memory, change: Memory) -> Memory:
-    given = {name: value for name, value in zip(change._fields, change) if value is not None and value != 0}
+    given = {name: value for name, value in zip(change._fields, change, strict=True) if value is not None and value != 0}
     if change.swappiness == 0:
         given["swappiness"] = 0  # a value of its own, and bool fields compare equal to 0
     for name in ("disable_oom_killer", "use_hierarchy", "check_before_update"):
@@ -129,7 +129,7 @@ def _merge_memory(saved: Memory, change: Memory) -> Memory:
 
 
 def _merge_cpu(saved: CPU, change: CPU) -> CPU:
-    given: dict[str, Any] = {name: value for name, value in zip(change._fields, change) if value}
+    given: dict[str, Any] = {name: value for name, value in zip(change._fields, change, strict=True) if value}
     for name in ("idle", "burst"):
         if getattr(change, name) is not None:
             given[name] = getattr(change, name)

@@ -233,7 +233,8 @@ def _pids(resources: Resources) -> list[Write]:
 
 
 def _rdma(resources: Resources) -> list[Write]:
-    return [Write("rdma", "rdma.max", _rdma_line(entry), f"{R}/rdma/{_token(entry.device)}") for entry in resources.rdma]
+    return [Write("rdma", "rdma.max", _rdma_line(entry), f"{R}/rdma/{_token(entry.device)}")
+            for entry in resources.rdma]
 
 
 def _rdma_line(entry: RdmaLimit) -> str:

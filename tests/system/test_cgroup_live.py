@@ -151,8 +151,9 @@ def test_memory_below_usage(box):
     one = box().make()
     child = one.run(sys.executable, "-c", EAT, stdout=subprocess.PIPE)
     child.stdout.readline()
-    step = HostStep("cg_write", (f"{one.dirs['memory']}/memory.limit_in_bytes", "4096"), "/linux/resources/memory/limit")
-    with pytest.raises(HostError, match=r"^unable to set memory limit to 4096 \(current usage: \d+, peak usage: \d+\)$"):
+    step = HostStep("cg_write", (f"{one.dirs['memory']}/memory.limit_in_bytes", "4096"))
+    message = r"^unable to set memory limit to 4096 \(current usage: \d+, peak usage: \d+\)$"
+    with pytest.raises(HostError, match=message):
         manager.apply((step,))
 
 
@@ -389,7 +390,8 @@ def test_a_busy_cgroup_is_named(box):
 # -- update
 
 def test_update_all_or_none(box):
-    one = box(memory=Memory(limit=64 << 20, swap=128 << 20), cpu=CPU(quota=50000, period=100000), pids_limit=9).make().limit()
+    one = box(memory=Memory(limit=64 << 20, swap=128 << 20), cpu=CPU(quota=50000, period=100000), pids_limit=9)
+    one.make().limit()
     one.run("sleep", "60")
     wanted = Resources(memory=Memory(limit=256 << 20, swap=512 << 20), cpu=CPU(quota=20000), pids_limit=-1)
     merged, steps = compile_update(one.resources, wanted, one.paths, FACTS)

@@ -42,8 +42,8 @@ V2_STATS = {
                "swap": {"limit": 1050, "usage": 107, "failcnt": 0}, "kernel": {"limit": 0, "failcnt": 0},
                "kernelTCP": {"limit": 0, "failcnt": 0}, "raw": {"anon": 5, "file": 6}},
     "pids": {"current": 3},
-    "blkio": {"ioServiceBytesRecursive": [{"major": 8, "op": "Read", "value": 1}, {"major": 8, "op": "Write", "value": 2},
-                                          {"major": 8, "op": "Discard"},
+    "blkio": {"ioServiceBytesRecursive": [{"major": 8, "op": "Read", "value": 1},
+                                          {"major": 8, "op": "Write", "value": 2}, {"major": 8, "op": "Discard"},
                                           {"major": 253, "minor": 1, "op": "Read", "value": 9}],
               "ioServicedRecursive": [{"major": 8, "op": "Read", "value": 3}, {"major": 8, "op": "Write", "value": 4},
                                       {"major": 8, "op": "Discard", "value": 6}]},
@@ -70,7 +70,8 @@ def test_swap_counts_memory_and_swap_together(tmp_path, limit, swap, both):
 
 
 BFQ = "8:0 Read 1\n8:0 Write 0\n8:0 Total 1\nTotal 1\n"
-ONE_READ = [{"major": 8, "op": "Read", "value": 1}, {"major": 8, "op": "Write"}, {"major": 8, "op": "Total", "value": 1}]
+ONE_READ = [{"major": 8, "op": "Read", "value": 1}, {"major": 8, "op": "Write"},
+            {"major": 8, "op": "Total", "value": 1}]
 
 
 @pytest.mark.parametrize(("files", "expected"), [

@@ -100,7 +100,8 @@ def test_every_hierarchy_is_made_and_joined_once():
 # -- limits
 
 def test_limits_go_to_the_hierarchy_of_their_controller():
-    plan = compiled(HYBRID, "/x", memory=Memory(limit=5), cpu=CPU(shares=9, cpus="0"), pids_limit=3, devices=(DENY_ALL,))
+    plan = compiled(HYBRID, "/x", memory=Memory(limit=5), cpu=CPU(shares=9, cpus="0"), pids_limit=3,
+                    devices=(DENY_ALL,))
     assert lines(plan.early) == [f"{S}/cpuset/x/cpuset.cpus 0"]
     assert lines(plan.limits)[0] == f"{S}/devices/x/devices.deny a"
     assert lines(plan.limits)[-3:] == [f"{S}/memory/x/memory.limit_in_bytes 5", f"{S}/cpu,cpuacct/x/cpu.shares 9",

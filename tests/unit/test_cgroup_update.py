@@ -75,7 +75,8 @@ def test_bad_flag(name, text, message):
 
 
 def test_all_flags():
-    flags = {"memory": "1m", "memory-reservation": "2m", "memory-swap": "-1", "kernel-memory": "1", "kernel-memory-tcp": "2",
+    flags = {"memory": "1m", "memory-reservation": "2m", "memory-swap": "-1", "kernel-memory": "1",
+             "kernel-memory-tcp": "2",
              "cpu-period": "1", "cpu-quota": "-1", "cpu-burst": "0", "cpu-share": "4", "cpu-rt-period": "5",
              "cpu-rt-runtime": "-6", "cpu-idle": "1", "cpuset-cpus": "0-1", "cpuset-mems": "0", "blkio-weight": "7",
              "pids-limit": "0"}
@@ -230,7 +231,10 @@ def test_hybrid_switches_on_what_create_did_not_need():
         "/cg/unified/a/b/hugetlb.2MB.max 1", "/cg/unified/a/b/hugetlb.2MB.rsvd.max 1"]
 
 
-@pytest.mark.parametrize(("change", "name"), [(HUGE, "hugetlb"), (Resources(memory=Memory(limit=1)), "memory")], ids=str)
+@pytest.mark.parametrize(("change", "name"), [
+    (HUGE, "hugetlb"),
+    (Resources(memory=Memory(limit=1)), "memory"),
+], ids=["hugetlb", "memory"])
 def test_a_hierarchy_without_the_container_is_none(change, name):
     with pytest.raises(HostError, match=f"^cannot set {name} limit: container could not join or create cgroup$"):
         compile_update(Resources(), change, (("pids", "/cg/pids/a"),), HYBRID)

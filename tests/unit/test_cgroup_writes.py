@@ -132,15 +132,18 @@ REFUSED = [
     (2, memory(limit=-1, swap=64), SpecError, "unable to set swap limit without", "/linux/resources/memory/swap"),
     (1, memory(limit=64, swap=32), SpecError, "memory+swap limit should be >= memory limit",
      "/linux/resources/memory/swap"),
-    (1, memory(swappiness=101), SpecError, "invalid memory swappiness value: 101", "/linux/resources/memory/swappiness"),
+    (1, memory(swappiness=101), SpecError, "invalid memory swappiness value: 101",
+     "/linux/resources/memory/swappiness"),
     (1, cpu(shares=1), SpecError, "the minimum allowed cpu-shares is 2", "/linux/resources/cpu/shares"),
     (1, cpu(shares=262145), SpecError, "the maximum allowed cpu-shares is 262144", "/linux/resources/cpu/shares"),
-    (2, cpu(realtime_runtime=5), HostError, "realtime limits are not supported", "/linux/resources/cpu/realtimeRuntime"),
+    (2, cpu(realtime_runtime=5), HostError, "realtime limits are not supported",
+     "/linux/resources/cpu/realtimeRuntime"),
     (2, io(leaf_weight=5), HostError, "leaf weights are not supported", "/linux/resources/blockIO/leafWeight"),
 ]
 
 
-@pytest.mark.parametrize(("version", "resources", "kind", "message", "field"), REFUSED, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("version", "resources", "kind", "message", "field"), REFUSED,
+                         ids=lambda value: str(value)[:40])
 def test_refused(version, resources, kind, message, field):
     writer = resource_writes_v1 if version == 1 else resource_writes_v2
     with pytest.raises(kind, match=message.replace("+", r"\+")) as caught:
@@ -196,7 +199,8 @@ def test_unified_is_verbatim_line_by_line():
 
 
 @pytest.mark.parametrize(("key", "kind"), [
-    ("memory/max", SpecError), ("../x.y", SpecError), ("memory", SpecError), (".max", SpecError), ("memory.", SpecError),
+    ("memory/max", SpecError), ("../x.y", SpecError), ("memory", SpecError), (".max", SpecError),
+    ("memory.", SpecError),
     ("memory.max", HostError)])
 def test_unified_refused(key, kind):
     with pytest.raises(kind, match="unified resource"):
