@@ -117,9 +117,9 @@ def merge(saved: Resources, change: Resources) -> Resources:
 
 
 def _merge_memory(saved: Memory, change: Memory) -> Memory:
-    given = {name: value for name, value in zip(change._fields, change, strict=True) if value is not None and value != 0}
+    given: dict[str, Any] = {name: value for name, value in zip(change._fields, change, strict=True) if value}
     if change.swappiness == 0:
-        given["swappiness"] = 0  # a value of its own, and bool fields compare equal to 0
+        given["swappiness"] = 0  # a value of its own
     for name in ("disable_oom_killer", "use_hierarchy", "check_before_update"):
         if getattr(change, name) is not None:
             given[name] = getattr(change, name)
