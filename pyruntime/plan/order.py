@@ -186,7 +186,7 @@ def _stage0(steps: Steps, spec: Spec, process: Process, host: HostFacts, spaces:
     steps += time_steps(spaces, spec)  # inside the user namespace, which then owns it
     if needs_proc:
         steps.append(init_step("close_slot", (1,), proc_for))
-    steps.append(clone_step(spaces, "/linux/namespaces"))
+    steps.append(clone_step(spaces, "/linux/namespaces" if spaces.kinds else ""))
 
 
 def _recorded(steps: Steps, spec: Spec, spaces: Namespaces, options: Options, cgroup: CgroupPlan) -> None:

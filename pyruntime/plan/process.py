@@ -121,12 +121,13 @@ class Finish:
         if self.console_slot < 0:  # the console has made its session already
             steps.append(init_step("setsid", ()))
         # After everything that makes files with exact modes.
-        steps.append(init_step("umask", (self.umask,), "/process/user/umask"))
+        configured = process.user.umask is not None
+        steps.append(init_step("umask", (self.umask,), "/process/user/umask" if configured else ""))
         if self.personality is not None:
             steps.append(init_step("personality", (persona(self.personality),), "/linux/personality"))
         # As root: the user may not be allowed to read the container's /etc/passwd.
         if not any(entry.startswith("HOME=") for entry in self.env):
-            steps.append(init_step("home", (process.user.uid, self.env), "/process/env"))
+            steps.append(init_step("home", (process.user.uid, self.env), "/process/env" if process.env else ""))
         # Before any filter, which need not know dup3 and close_range; what is opened later is close-on-exec.
         steps += [init_step("place_fd", (slot, number)) for number, slot in self.kept]
         steps.append(init_step("close_from", (self.fd_base,)))
@@ -153,7 +154,7 @@ class Finish:
         user, masks, origin = self.process.user, self.masks, "/process/capabilities"
         steps: list[Step] = []
         if masks.given:
-            steps.append(init_step("bounding", (masks.bounding, masks.last_cap), f"{origin}/bounding"))
+            steps.append(init_step("bounding", (masks.bounding, masks.last_cap), origin))
         steps.append(init_step("chdir", (self.process.cwd, 0), "/process/cwd", (EACCES,)))
         if masks.given and user.uid:
             steps.append(init_step("keepcaps", (1,), origin))
@@ -161,14 +162,15 @@ class Finish:
         if self.set_groups:
             groups = b"".join(gid.to_bytes(4, "little") for gid in user.additional_gids)
             tolerate = (EPERM,) if self.nested and not groups else ()
-            steps.append(init_step("setgroups", (groups,), "/process/user/additionalGids", tolerate))
+            listed = "/process/user/additionalGids" if groups else "/process/user"
+            steps.append(init_step("setgroups", (groups,), listed, tolerate))
         steps.append(init_step("setgid", (user.gid,), "/process/user/gid"))
         steps.append(init_step("setuid", (user.uid,), "/process/user/uid"))
         steps.append(init_step("chdir", (self.process.cwd, NEW_ONLY), "/process/cwd"))
         if masks.given:
             steps.append(init_step("capset", (masks.effective, masks.permitted, masks.inheritable), origin))
             if masks.ambient or masks.inheritable:  # without inheritable ones the kernel clears the ambient set
-                steps.append(init_step("ambient", (masks.ambient,), f"{origin}/ambient"))
+                steps.append(init_step("ambient", (masks.ambient,), origin))
         return steps
 
 
