@@ -28,6 +28,7 @@ PREFIXES = {"create": "pyruntime create failed", "run": "pyruntime run failed", 
 # Verbs that run in the launcher's own interpreter (csrc/launcher_embed.c); all others start a plain one.
 FAST = ("create", "start", "run", "state", "kill", "delete", "exec", "pause", "resume")
 FAILURE, EXEC_FAILURE, NO_SUCH_VERB, INTERRUPTED = 1, 255, 3, 130
+CHANGING = ("create", "run", "start", "exec", "delete", "pause", "resume", "update")  # what a signal must not cut short
 VERSION_FLAG = ("version", "v", "bool", False, "", "print versions")
 ROOTLESS = {"": "auto", "auto": "auto", "1": "true", "t": "true", "T": "true", "true": "true", "TRUE": "true",
             "True": "true", "0": "false", "f": "false", "F": "false", "false": "false", "FALSE": "false",
@@ -95,6 +96,10 @@ def _call(called: Verb, parsed: Parsed, arguments: Parsed, log: Log) -> int:
     try:
         call = verbs.Call(settings_of(parsed, log), arguments.values, arguments.given, arguments.rest,
                           "root" in parsed.given)  # fmt: skip
+        if called.name in CHANGING:
+            from pyruntime.cli.interrupt import arm
+
+            arm()
         return verbs.FUNCTIONS[called.name](call)
     except KeyboardInterrupt:
         return INTERRUPTED
