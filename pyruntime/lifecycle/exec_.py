@@ -15,6 +15,7 @@ from pyruntime.lifecycle import create, state, states, store
 from pyruntime.lifecycle import process as process_
 from pyruntime.lifecycle.drive import Drive, Job
 from pyruntime.lifecycle.prepare import hook_state
+from pyruntime.lifecycle.run import take_terminal, wait
 from pyruntime.native import kernel
 from pyruntime.plan.exec_plan import ExecOptions, compile_exec
 from pyruntime.record import Record
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from pyruntime.lifecycle.foreground import Foreground, Terminal
+    from pyruntime.lifecycle.foreground import Terminal
     from pyruntime.lifecycle.settings import Settings
     from pyruntime.plan.step import Plan
     from pyruntime.spec.config import Process, Spec
@@ -190,23 +191,16 @@ class Request:
         """Start the process; stay with it unless detached."""
         own_tty = self.wanted.terminal and not console_socket
         console, far = kernel.streampair() if own_tty else (-1, create.connect_console(console_socket))
-        watcher: Foreground | None = None
-        if signals and not detach:
-            from pyruntime.lifecycle.foreground import Foreground as Watcher
-
-            watcher = Watcher()
         terminal: Terminal | None = None
         try:
             pid, pidfd = self.start(far, stdio)
             try:
                 tell(pid, pidfd, pidfd_socket, pid_path)
                 if own_tty:
-                    from pyruntime.lifecycle.run import take_terminal
-
                     terminal = take_terminal(console)
                 if detach:
                     return 0
-                return watcher.wait(pidfd, terminal) if watcher is not None else process_.reap(pidfd)
+                return wait(pidfd, terminal, signals=signals)
             finally:
                 if terminal is not None:
                     terminal.leave()

@@ -142,16 +142,17 @@ def _host_tty() -> int:
 
 
 class Foreground:
-    """Signals of this process, blocked from now on, and the loop that waits for a child."""
+    """The loop that waits for a child. With `signals` those of this process are blocked from now on and forwarded."""
 
-    def __init__(self) -> None:
-        self.signals = kernel.signalfd()
+    def __init__(self, *, signals: bool) -> None:
+        self.signals = kernel.signalfd() if signals else -1
 
     def wait(self, pidfd: int, terminal: Terminal | None) -> int:
         """The child's exit code, 128 + n for a signal. Forwards every signal but SIGCHLD, SIGURG and SIGWINCH."""
         while True:
             watch = poll()
-            watch.register(self.signals, POLLIN)
+            if self.signals >= 0:
+                watch.register(self.signals, POLLIN)
             watch.register(pidfd, POLLIN)
             if terminal is not None:
                 terminal.register(watch)

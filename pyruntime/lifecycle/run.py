@@ -38,11 +38,6 @@ def run(settings: Settings, container_id: str, bundle: str = "", *, config: str 
     assert prepared.spec.process is not None
     own_tty = prepared.spec.process.terminal and not console_socket
     console, far = kernel.streampair() if own_tty else (-1, create.connect_console(console_socket))
-    watcher: foreground.Foreground | None = None
-    if signals and not detach:
-        from pyruntime.lifecycle.foreground import Foreground
-
-        watcher = Foreground()
     terminal: foreground.Terminal | None = None
     try:
         launched = create.launch(settings, prepared, stdio=stdio, console_fd=far)
@@ -63,7 +58,7 @@ def run(settings: Settings, container_id: str, bundle: str = "", *, config: str 
         for fd in (console, far):
             if fd >= 0:
                 close(fd)
-    return _stay(settings, launched, watcher, terminal, keep=keep)
+    return _stay(settings, launched, terminal, keep=keep, signals=signals)
 
 
 def _terminal(spec: Spec, *, detach: bool, console_socket: str) -> Spec:
@@ -96,12 +91,12 @@ def _abandon(settings: Settings, launched: Launched, failure: BaseException) -> 
         failure.within(create.START_FAILED)
 
 
-def _stay(settings: Settings, launched: Launched, watcher: foreground.Foreground | None,
-          terminal: foreground.Terminal | None, *, keep: bool) -> int:
+def _stay(settings: Settings, launched: Launched, terminal: foreground.Terminal | None, *, keep: bool,
+          signals: bool) -> int:
     """Wait for the end; then the container goes, whatever happened to the wait."""
     ended = False
     try:
-        code = watcher.wait(launched.pidfd, terminal) if watcher is not None else process.reap(launched.pidfd)
+        code = wait(launched.pidfd, terminal, signals=signals)
         ended = True
         return code
     finally:
@@ -110,6 +105,15 @@ def _stay(settings: Settings, launched: Launched, watcher: foreground.Foreground
         close(launched.pidfd)
         if not keep:
             _remove(settings, launched, ended=ended)
+
+
+def wait(pidfd: int, terminal: foreground.Terminal | None, *, signals: bool) -> int:
+    """The exit code of a child that we stay with."""
+    if not signals and terminal is None:
+        return process.reap(pidfd)
+    from pyruntime.lifecycle.foreground import Foreground
+
+    return Foreground(signals=signals).wait(pidfd, terminal)
 
 
 def _remove(settings: Settings, launched: Launched, *, ended: bool) -> None:
