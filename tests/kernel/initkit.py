@@ -284,11 +284,14 @@ class Enter:
         self.program, self.root = program, root
 
     def __call__(self, *steps: Step, fds: dict[int, int] | None = None, fails: bool = False, new: int = 0,
-                 at: str = "/") -> Run:
-        """With fails=True it is left to end by itself. `new`: more namespaces. `at`: where the root is attached."""
+                 at: str = "/", then: list[Step] | None = None) -> Run:
+        """With fails=True it is left to end by itself.
+
+        `new`: more namespaces. `at`: where the root is attached. `then`: steps behind `ready`.
+        """
         tree = open_tree(self.root)
         base = [Step("unshare", CLONE_NEWNS | new), Step("clone", CLONE_NEWPID),
                 Step("propagation", "/", MS_REC | MS_SLAVE), Step("open_proc", 1), Step("attach_root", 2, at)]
-        run = Run(pack([*base, *steps, READY]), {2: tree, **(fds or {})}, program=self.program)
+        run = Run(pack([*base, *steps, READY, *(then or [])]), {2: tree, **(fds or {})}, program=self.program)
         os.close(tree)
         return run.finish() if fails else run.until("ready")
