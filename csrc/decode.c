@@ -124,7 +124,7 @@ static int check_numbers(const struct plan *p, const struct step *s)
     case OP_EXECVE:
         return plan_strv_count(p, s->arg[0]) > 0;
     case OP_HOOK:
-        return s->arg[4] == 0 || plan_strv_count(p, s->arg[4]) == 2;
+        return s->arg[4] == 0 || plan_strv_count(p, s->arg[4]) == 1 || plan_strv_count(p, s->arg[4]) == 2;
     case OP_SETGROUPS:
         return plan_blob(p, s->arg[0]).size % 4 == 0;
     case OP_SECCOMP:

@@ -191,8 +191,9 @@ static void hook_prepare(struct ctx *c, const struct step *s, struct hook *h)
     }
     put_pid(h->state[1]);
     h->part[0] = state != 0 ? plan_strv_at(&c->plan, state, 0) : "";
-    h->part[1] = state != 0 ? h->state[1] : "";
-    h->part[2] = state != 0 ? plan_strv_at(&c->plan, state, 1) : "";
+    /* One string is the whole state, for a hook that is told the pid of another process. */
+    h->part[1] = plan_strv_count(&c->plan, state) == 2 ? h->state[1] : "";
+    h->part[2] = plan_strv_count(&c->plan, state) == 2 ? plan_strv_at(&c->plan, state, 1) : "";
 }
 
 /* Start the hook and see it to its end. The wait status in *status when it ran. */

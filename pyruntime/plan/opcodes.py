@@ -120,7 +120,7 @@ OPS: dict[str, tuple[int, tuple[tuple[str, str], ...]]] = {
     "readonly": (22, (("path", "str"),)),  # recursive bind on itself, read-only
     "hook": (
         23,
-        # state: two strings, the JSON before and after the pid; timeout 0: none. stdout, stderr are captured
+        # state: the JSON before and after our own pid, or one whole JSON; timeout 0: none. Output is captured
         (("path", "str"), ("argv", "strv"), ("env", "strv"), ("timeout_ms", "int"), ("state", "strv"), ("cwd", "str")),
     ),
     "pivot_root": (24, ()),
