@@ -4,10 +4,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -317,4 +319,43 @@ int pr_subreaper(int on)
 int pr_streampair(int *fds)
 {
     return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0 ? -errno : 0;
+}
+
+static void *write_zero(void *arg)
+{
+    int fd = open(arg, O_WRONLY | O_CLOEXEC);
+
+    if (fd >= 0) {
+        if (write(fd, "0", 1) < 0)
+            errno = 0; /* of no interest: see pr_warm_up */
+        close(fd);
+    }
+    free(arg);
+    return NULL;
+}
+
+/* Writes "0" to the cgroup.procs of the caller's own cgroup, in a thread of its own that nobody waits for. That moves
+   nothing, but the first such write waits 4 to 9 ms for a grace period of the kernel (cgroup_threadgroup_rwsem), and
+   those that follow within some milliseconds do not: the wait goes on while the caller does other work. */
+int pr_warm_up(const char *procs)
+{
+    pthread_attr_t attr;
+    pthread_t thread;
+    sigset_t all, old;
+    char *copy = strdup(procs);
+    int ret;
+
+    if (!copy)
+        return -ENOMEM;
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attr, 65536);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old); /* inherited: signals stay with the caller's threads */
+    ret = pthread_create(&thread, &attr, write_zero, copy);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attr);
+    if (ret)
+        free(copy);
+    return -ret;
 }

@@ -19,3 +19,4 @@ int pr_signalfd(void);
 int pr_write_string(const char *path, const char *data, size_t size);
 int pr_subreaper(int on);
 int pr_streampair(int *fds);
+int pr_warm_up(const char *procs);

@@ -43,7 +43,9 @@ def cg_write(drive: Drive, file: str, data: str) -> None:
 
 def cg_join(drive: Drive, path: str) -> None:
     """Put stage 0 in the cgroup; it has not cloned yet, so init is born there."""
-    kernel.write_file(f"{path}/cgroup.procs", str(drive.stage0_pid).encode())
+    from pyruntime.cgroup import manager
+
+    manager.join(path, drive.stage0_pid)
 
 
 def open_tree(drive: Drive, path: str, slot: int, recursive: int, propagation: int, follow: int) -> None:

@@ -9,6 +9,7 @@ from pyruntime.errors import SpecError
 from pyruntime.host.cgroup_probe import probe_cgroup
 from pyruntime.host.facts import CgroupFacts
 from pyruntime.host.probe import check_rootfs, clean_path, probe_bundle, probe_host
+from pyruntime.native import kernel
 from pyruntime.plan.order import compile_plan
 from pyruntime.plan.step import Options
 from pyruntime.record import Record
@@ -72,6 +73,9 @@ def read_config(bundle: str, name: str) -> bytes:
 def prepare(settings: Settings, bundle: str, options: Options, *, config: str = "config.json",
             adjust: Callable[[Spec], Spec] | None = None) -> Prepared:
     """Everything up to the plan. Raises SpecError or HostError; nothing has been made then."""
+    cgroups = CgroupFacts() if options.cgroup_manager == "disabled" else probe_cgroup()
+    if settings.warm_up:
+        warm_up(cgroups)
     raw = read_config(bundle, config)
     value = document.load(raw, name=config)
     spec = parse_spec(value)
@@ -79,12 +83,18 @@ def prepare(settings: Settings, bundle: str, options: Options, *, config: str = 
         spec = adjust(spec)
     facts = probe_bundle(spec, bundle)
     check_rootfs(spec, facts.rootfs)
-    cgroups = CgroupFacts() if options.cgroup_manager == "disabled" else probe_cgroup()
     host = probe_host(spec, cgroup=cgroups, no_pivot=options.no_pivot)
     terminal = spec.process is not None and spec.process.terminal
     options = with_hook_states(options.replace(console=options.console and terminal), spec, facts.path)
     cgroup = compile_cgroup(spec, host, options)
     return Prepared(spec, raw, value, facts, host, options, cgroup, compile_plan(spec, facts, host, options, cgroup))
+
+
+def warm_up(cgroups: CgroupFacts) -> None:
+    """Pay for the first write to a cgroup.procs while the plan is made."""
+    if cgroups.hierarchies:
+        first = cgroups.hierarchies[0]
+        kernel.warm_up(f"{first.mount}{first.own}/cgroup.procs")
 
 
 def hook_state(container_id: str, status: str, pid: int, bundle: str, spec: Spec) -> dict[str, Any]:

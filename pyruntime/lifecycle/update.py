@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pyruntime.cgroup import manager
+from pyruntime.cgroup.change import change
 from pyruntime.cgroup.update import compile_update, resources_from_flags
-from pyruntime.errors import RuntimeFailure
 from pyruntime.host.cgroup_probe import probe_cgroup
 from pyruntime.lifecycle import state, states, store
 from pyruntime.spec import document
-from pyruntime.spec.parse import parse_resources
+from pyruntime.spec.parse_resources import parse_resources, resource_rules
+from pyruntime.spec.reader import Reader
 from pyruntime.spec.render import resources_document
 
 TYPE_CHECKING = False
@@ -26,33 +26,25 @@ def update(settings: Settings, container_id: str, *, resources: bytes | None = N
     Device rules are never touched. When a write is refused the old values are written again and the error is raised.
     """
     if resources is not None:
-        change = parse_resources(document.load(resources, name="resources"))
+        wanted = parse_resources(document.load(resources, name="resources"))
     else:
-        change = resources_from_flags(flags or {})
+        wanted = resources_from_flags(flags or {})
     with store.lookup(settings.root, container_id) as entry:
         entry.lock()
         found = state.load(entry)
         states.check(state.status(entry, found), "update", container_id)
-        merged = _apply(found, change)
+        merged = _apply(found, wanted)
         _save(entry, found, merged)
 
 
-def _apply(found: dict[str, Any], change: Resources) -> Resources:
+def _apply(found: dict[str, Any], wanted: Resources) -> Resources:
     """The merged resources, after every write; raises when one was refused and the old values stand again."""
     saved = state.spec(found).linux.resources
-    paths, facts = tuple(found["cgroup_paths"].items()), probe_cgroup()
-    merged, writes = compile_update(saved, change, paths, facts)
-    try:
-        for write in writes:
-            manager.write(*write.args)
-    except (RuntimeFailure, OSError):
-        _, back = compile_update(merged, saved, paths, facts)
-        for write in back:
-            try:
-                manager.write(*write.args)
-            except (RuntimeFailure, OSError):  # what was never changed may not take its own old value either
-                continue
-        raise
+    merged, steps = compile_update(saved, wanted, tuple(found["cgroup_paths"].items()), probe_cgroup())
+    reader = Reader()
+    resource_rules(reader, merged, "")
+    reader.finish()
+    change(steps)
     return merged
 
 

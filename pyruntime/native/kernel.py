@@ -154,3 +154,8 @@ def streampair() -> tuple[int, int]:
     fds = ffi.new("int[2]")
     _check(lib.pr_streampair(fds), "socketpair")
     return fds[0], fds[1]
+
+
+def warm_up(procs: str) -> None:
+    """Write "0" to our own cgroup's `procs` file in a thread, so that joins soon after do not wait (csrc/ext.c)."""
+    lib.pr_warm_up(_bytes(procs))
