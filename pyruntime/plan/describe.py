@@ -173,6 +173,8 @@ def _setattr(target: str, attr_set: int, attr_clr: int, propagation: int, flags:
     recursive = bool(flags & OP_FLAGS["RECURSIVE"])
     words = attr_names(attr_set)
     words += [name for name, (value, mask) in ATTRIBUTES.items() if value == 0 and _clears(mask, attr_set, attr_clr)]
+    if attr_clr & ATTR_ATIME and not attr_set & ATTR_ATIME:
+        words.append("relatime")  # the group's 0, whichever option of the group asked for it
     words = [f"r{word}" for word in words] if recursive else words
     if propagation:
         words.append(propagation_name(propagation | (MS_REC if recursive else 0)))
@@ -180,10 +182,8 @@ def _setattr(target: str, attr_set: int, attr_clr: int, propagation: int, flags:
 
 
 def _clears(mask: int, attr_set: int, attr_clr: int) -> bool:
-    """The option that only clears `mask` is what was asked for; `atime` and its like are shown as relatime alone."""
-    if mask == ATTR_ATIME:
-        return False
-    return bool(attr_clr & mask and not attr_set & mask)
+    """The option that only clears `mask` is what was asked for; the atime group is not made of such options."""
+    return mask != ATTR_ATIME and bool(attr_clr & mask and not attr_set & mask)
 
 
 def _remount(target: str, flags: int, data: str) -> str:

@@ -118,7 +118,7 @@ def host_error(step: HostStep, errno: int, text: str) -> RuntimeFailure:
     """A host step that the kernel refused; `text` is the OSError's own, with the call and the path when it has them."""
     answer = errno_text(errno) if errno else text
     make = HOST_TEXTS.get(step.op)
-    cause = make(step, answer) if make is not None else f"{step.op} {describe(step)}: {answer}"
+    cause = make(step, answer) if make is not None else _plain_cause(step, answer)
     failure = InitError(f"{DURING_INIT}: {cause}", errno=errno, field=step.origin, value=_value(step, None))
     failure.hint = _clean_hint(_host_hint(step, errno), failure.message)
     return failure
@@ -178,6 +178,10 @@ def _cause(main: Step, step: Step, errno: int, detail: str, spec: Spec) -> str:
     make = INIT_TEXTS.get(step.op)
     if make is not None:
         return make(step, errno, detail, answer)
+    return _plain_cause(step, answer)
+
+
+def _plain_cause(step: AnyStep, answer: str) -> str:
     about = describe(step)
     return f"{step.op} {about}: {answer}" if about else f"{step.op}: {answer}"
 

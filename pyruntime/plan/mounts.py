@@ -202,7 +202,7 @@ class Mounts:
         self.bundle_path = bundle.path
         kinds = {entry.type for entry in spec.linux.namespaces}
         self.user_ns = host.in_user_ns or "user" in kinds
-        self.net_ns = "network" in kinds
+        self.net_ns = any(entry.type == "network" and not entry.path for entry in spec.linux.namespaces)
         self.cgroup_ns = "cgroup" in kinds
         self.rootfs_shared = spec.linux.rootfs_propagation in ("shared", "rshared")
         self.cgroup = host.cgroup
@@ -384,8 +384,8 @@ def _tmpfs(out: Mounts, mount: Mount, split: Split, target: str, origin: str) ->
 def _kernel_tree(out: Mounts, mount: Mount, split: Split, target: str, origin: str) -> None:
     """proc and sysfs: the target must be an ordinary directory (S23).
 
-    A new sysfs belongs to the network namespace: with the host's network but a user namespace of its own the kernel
-    refuses it, and the host's /sys stands in (contract 4.3).
+    A new sysfs belongs to the network namespace: in a user namespace the kernel refuses one for a network that belongs
+    to the host, and the host's /sys stands in (contract 4.3).
     """
     alternatives: tuple[Step, ...] = ()
     borrowed = mount.type == "sysfs" and out.user_ns and not out.net_ns
