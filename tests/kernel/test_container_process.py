@@ -20,12 +20,11 @@ import pytest
 
 from tests.kernel.initkit import (
     CLONE_NEWNS,
+    MOUNT_CONSOLE,
     MS_REC,
     MS_SLAVE,
-    MOUNT_CONSOLE,
     NEW_ONLY,
     NULL_DEVICE,
-    PROC,
     READY,
     Enter,
     Message,
@@ -502,7 +501,8 @@ def test_console_refuses_what_the_image_put_there(
 
 def test_stdio_that_is_the_null_device_becomes_the_containers(enter: Enter, root: Path) -> None:
     (root / "dev").mkdir()
-    steps = [Step("mount", "tmpfs", "t", "/dev", (), 0, 0), Step("mknod", "/dev/null", stat.S_IFCHR | 0o666, NULL_DEVICE)]
+    steps = [Step("mount", "tmpfs", "t", "/dev", (), 0, 0),
+             Step("mknod", "/dev/null", stat.S_IFCHR | 0o666, NULL_DEVICE)]
     run = enter(*steps, Step("pivot_root"), Step("reopen_null"))
     inside, stdin = run.inside("/dev/null").stat(), os.stat(f"/proc/{run.pid}/fd/0")
     assert (stdin.st_ino, stdin.st_dev) == (inside.st_ino, inside.st_dev)
@@ -510,7 +510,8 @@ def test_stdio_that_is_the_null_device_becomes_the_containers(enter: Enter, root
 
 
 @pytest.mark.parametrize(("kind", "error"), [
-    ("missing", errno.ENOENT), ("file", errno.ENODEV), ("link", errno.ELOOP), ("zero", errno.ENODEV), ("fifo", errno.ENODEV),
+    ("missing", errno.ENOENT), ("file", errno.ENODEV), ("link", errno.ELOOP), ("zero", errno.ENODEV),
+    ("fifo", errno.ENODEV),
 ])
 def test_a_false_null_device_is_not_opened(enter: Enter, root: Path, kind: str, error: int) -> None:
     path = root / "dev/null"
