@@ -65,3 +65,72 @@ pyruntime/native/modules.image: $(MODULES) tools/image.py .venv/build.stamp
 
 .PHONY: build
 build: .venv/build.stamp .cache/ext.stamp .cache/init.stamp $(PROGRAM) pyruntime/native/modules.image ## C extension, container-init and launcher, usable from this folder
+
+# ---- the two commands -----------------------------------------------------------------------------------------------
+$(BUNDLE)/config.json: tools/make-bundle | build
+	@echo "==> bundle of busybox in $(BUNDLE)"
+	@tools/make-bundle $(BUNDLE)
+
+.PHONY: run
+run: build $(BUNDLE)/config.json ## set up, build, and run a container: ends with what it prints
+	@echo "==> pyruntime run $(BUNDLE)/"
+	@$(PROGRAM) run $(BUNDLE)/
+
+.PHONY: dev
+dev: .cache/host-test.stamp .venv/dev.stamp build ## all that tests and checks need
+
+.PHONY: test
+test: dev ## set up and run every tier this machine can run; skips are listed with what is missing
+	@$(PY) tools/test-tiers $(ARGS)
+
+.PHONY: test-all
+test-all: dev ## everything, the slow tests included, with time per tier
+	@$(PY) tools/test-tiers --all $(ARGS)
+
+# ---- development ----------------------------------------------------------------------------------------------------
+.PHONY: format
+format: dev ## format C and Python
+	@$(MAKE) -C csrc format
+	@$(PY) -m ruff check --fix-only -q . || true
+
+.PHONY: lint
+lint: dev ## ruff and the C format
+	@echo "==> lint"
+	@$(PY) -m ruff check .
+	@$(MAKE) -C csrc check-format
+
+.PHONY: types
+types: dev ## mypy, strict
+	@echo "==> types"
+	@$(PY) -m mypy
+
+.PHONY: unit
+unit: dev ## unit tests, layers and start-up
+	@$(PY) tools/test-tiers unit
+
+.PHONY: check
+check: lint types unit ## format, lint, types, unit tests, layers, start-up
+
+.PHONY: bench
+bench: dev ## measure beside runc and crun; ARGS="--rounds 100 --peer PATH"
+	@$(PY) benchmarks/bench.py $(ARGS)
+
+FUZZ_SECONDS ?= 60
+.PHONY: fuzz
+fuzz: dev ## fuzz the decoder of container-init, FUZZ_SECONDS=60
+	@$(MAKE) -C csrc fuzz
+	@mkdir -p .cache/fuzz
+	@csrc/fuzz-decode -max_total_time=$(FUZZ_SECONDS) .cache/fuzz
+
+.PHONY: docs
+docs: dev ## manual pages and shell completion from the flag tables
+	@$(PY) tools/make-docs docs
+
+.PHONY: wheel
+wheel: dev ## a wheel in dist/
+	@$(PY) -m pip wheel -q --no-deps --no-build-isolation -w dist . </dev/null
+	@ls dist/*.whl
+
+.PHONY: clean
+clean: ## remove what was built, not .venv
+	@rm -rf build dist .cache pyruntime/native/*.so pyruntime/native/modules.image pyruntime/native/container-init pyruntime/COMMIT

@@ -174,7 +174,7 @@ def _worded(error: BaseException) -> RuntimeFailure:
         return HostError(f"{where}{error.strerror.lower()}", errno=error.errno or 0)
     if isinstance(error, MemoryError):
         return RuntimeFailure("out of memory")
-    if isinstance(error, ImportError) and error.name:
+    if isinstance(error, ImportError) and error.name and not error.name.startswith("pyruntime"):
         return RuntimeFailure(f"cannot import {error.name}: {error}",
                               hint=f"install the package that has {error.name.partition('.')[0]!r}")  # fmt: skip
     return RuntimeFailure(f"internal error: {type(error).__name__}: {error}", hint="--debug shows the traceback")
