@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
 from pyruntime.host.facts import BundleFacts, CgroupFacts, Hierarchy, HostFacts
 from pyruntime.plan.order import compile_plan
 from pyruntime.plan.step import CgroupPlan, HostStep, Options, Plan, Step
-from pyruntime.spec.config import Spec
 from pyruntime.spec.parse import parse_spec
+
+if TYPE_CHECKING:
+    from pyruntime.spec.config import Spec
 
 BASE: dict[str, Any] = {
     "ociVersion": "1.0.2",
@@ -60,8 +62,14 @@ def spec(changes: dict[str, Any] | None = None) -> Spec:
     return parse_spec(document(changes))
 
 
-def plan(changes: dict[str, Any] | None = None, *, host: HostFacts = HostFacts(), bundle: BundleFacts = BUNDLE,
-         cgroup: CgroupPlan = CgroupPlan(), **options: Any) -> Plan:
+def plan(
+    changes: dict[str, Any] | None = None,
+    *,
+    host: HostFacts = HostFacts(),
+    bundle: BundleFacts = BUNDLE,
+    cgroup: CgroupPlan = CgroupPlan(),
+    **options: Any,
+) -> Plan:
     """The plan of the config with these changes; `options` are fields of Options."""
     return compile_plan(spec(changes), bundle, host, Options(**({"id": "c1"} | options)), cgroup)
 
@@ -73,8 +81,11 @@ def namespaces(*kinds: str, **joined: str) -> list[dict[str, str]]:
 
 def user_ns(*kinds: str) -> dict[str, Any]:
     """Changes for a container in a user namespace of its own."""
-    return {"linux.namespaces": namespaces("user", "pid", "mount", *kinds), "linux.uidMappings": MAPS,
-            "linux.gidMappings": MAPS}
+    return {
+        "linux.namespaces": namespaces("user", "pid", "mount", *kinds),
+        "linux.uidMappings": MAPS,
+        "linux.gidMappings": MAPS,
+    }
 
 
 def ops(found: Plan, lane: str = "") -> list[str]:
@@ -136,7 +147,7 @@ SECCOMP = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["read"], "
 
 
 def _some(values: tuple[Any, ...]) -> st.SearchStrategy[list[Any]]:
-    return st.lists(st.sampled_from(values), max_size=len(values), unique_by=lambda value: str(value))
+    return st.lists(st.sampled_from(values), max_size=len(values), unique_by=str)
 
 
 @st.composite

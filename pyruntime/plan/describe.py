@@ -44,11 +44,11 @@ from pyruntime.plan.step import HOST_OPS, Deferred
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Union
+    from typing import Any
 
     from pyruntime.plan.step import HostStep, Step
 
-    AnyStep = Union[Step, HostStep]
+    AnyStep = Step | HostStep
 
 # In the order of their bits, as the peers print them.
 MS_NAMES = (
@@ -250,8 +250,9 @@ WORDS: dict[str, Callable[..., str]] = {
     "keyring": lambda name, _and, _or: name,
     "propagation": lambda path, flags: f"{path} [{propagation_name(flags)}]",
     "attach_root": lambda slot, path: f"slot {slot} on {path}",
-    "make_path": lambda path, mode, flags, slot: f"{path} {_mode(mode)}{_notes(flags)}"
-    + (f" slot {slot}" if slot >= 0 else ""),
+    "make_path": lambda path, mode, flags, slot: (
+        f"{path} {_mode(mode)}{_notes(flags)}" + (f" slot {slot}" if slot >= 0 else "")
+    ),
     "mount": _mount,
     "move_mount": lambda slot, target, flags: f"slot {slot} on {target}{_notes(flags)}",
     "mount_setattr": _setattr,
@@ -259,15 +260,19 @@ WORDS: dict[str, Callable[..., str]] = {
     "mknod": lambda path, mode, dev, uid, gid: f"{path} {_device(mode, dev)} {_mode(mode)} {uid}:{gid}",
     "symlink": lambda text, path, flags: f"{path} -> {text}{_notes(flags)}",
     "umount": lambda path, flags: f"{path}{' [detach]' if flags & MNT_DETACH else ''}",
-    "console": lambda slot, height, width, flags: f"to slot {slot}"
-    + (f", {width}x{height}" if height and width else "")
-    + (", on /dev/console" if flags & OP_FLAGS["MOUNT_CONSOLE"] else ""),
+    "console": lambda slot, height, width, flags: (
+        f"to slot {slot}"
+        + (f", {width}x{height}" if height and width else "")
+        + (", on /dev/console" if flags & OP_FLAGS["MOUNT_CONSOLE"] else "")
+    ),
     "umask": lambda mask: f"{mask:04o}",
     "personality": lambda persona: {0: "LINUX", 8: "LINUX32"}.get(persona, str(persona)),
     "bounding": lambda mask, _last: capability_names(mask),
     "setgroups": _ids,
-    "capset": lambda effective, permitted, inheritable: f"effective {capability_names(effective)}; "
-    f"permitted {capability_names(permitted)}; inheritable {capability_names(inheritable)}",
+    "capset": lambda effective, permitted, inheritable: (
+        f"effective {capability_names(effective)}; "
+        f"permitted {capability_names(permitted)}; inheritable {capability_names(inheritable)}"
+    ),
     "ambient": capability_names,
     "seccomp": _filter,
     "chdir": lambda path, flags: f"{path}{_notes(flags)}",
@@ -275,7 +280,7 @@ WORDS: dict[str, Callable[..., str]] = {
     "close_slot": lambda slot: f"slot {slot}",
     "place_fd": lambda slot, number: f"slot {slot} -> {number}",
     "close_from": lambda first: f"{first} and above",
-    "affinity": lambda mask: f"{bin(int.from_bytes(mask, 'little')).count('1')} CPUs",
+    "affinity": lambda mask: f"{int.from_bytes(mask, 'little').bit_count()} CPUs",
     "cg_write": lambda file, data: f"{file} {data}",
     "open_tree": _open_tree,
     "open_root": lambda path, slot, recursive: f"{path} -> slot {slot}{' [rbind]' if recursive else ' [bind]'}",

@@ -1,16 +1,17 @@
-"""Compile the device nodes and links of /dev: the defaults of runtime-spec config-linux.md and `linux.devices`. Pure."""
+"""Compile nodes and links of /dev: the defaults of runtime-spec config-linux.md and `linux.devices`. Pure."""
 
 from __future__ import annotations
 
 from pyruntime.plan.kernel import EEXIST, ENOENT, S_IFBLK, S_IFCHR, S_IFIFO, makedev
 from pyruntime.plan.mounts import clean, split_options
 from pyruntime.plan.opcodes import OP_FLAGS
-from pyruntime.plan.step import HostStep, Step, init_step, instead
+from pyruntime.plan.step import HostStep, either, init_step, instead
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyruntime.host.facts import HostFacts
     from pyruntime.plan.mounts import Mounts
+    from pyruntime.plan.step import Step
     from pyruntime.spec.config import Spec
 
 # runtime-spec config-linux.md, Default Devices: (path, major, minor), all of them character devices, 0666, root's.
@@ -78,8 +79,8 @@ def _node(out: Mounts, steps: list[Step], path: str, mode: int, dev: int, uid: i
         slot = out.slot()
         out.host.append(HostStep("open_device", (path, mode, dev, slot), origin))
         made = instead(ENOENT, "make_path", (path, 0o755, F_LIKE_SLOT, slot), origin, retry=True)
-        steps.append(Step("move_mount", (slot, path, 0), origin, (), (made,), 0, False))
+        steps.append(either("move_mount", (slot, path, 0), origin, made))
         return
     parent = path.rsplit("/", 1)[0] or "/"
     made = instead(ENOENT, "make_path", (parent, 0o755, 0, -1), origin, retry=True)
-    steps.append(Step("mknod", (path, mode, dev, uid, gid), origin, (), (made,), 0, False))
+    steps.append(either("mknod", (path, mode, dev, uid, gid), origin, made))

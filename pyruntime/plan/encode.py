@@ -78,7 +78,17 @@ def encode(plan: Plan, *, blobs: Mapping[str, bytes]) -> bytes:
     convert: dict[str, Callable[[Any], int]] = {"str": pool.text, "blob": pool.blob, "strv": pool.vector}
     records = [_pack(step, alternatives, on_errno, convert, blobs) for step, alternatives, on_errno in flat]
     header = HEADER.pack(
-        MAGIC, HEADER_SIZE, LAYOUT_HASH, len(flat), HEADER_SIZE, pool.start, len(pool.data), plan.slots, plan.fd_base, 0, 0
+        MAGIC,
+        HEADER_SIZE,
+        LAYOUT_HASH,
+        len(flat),
+        HEADER_SIZE,
+        pool.start,
+        len(pool.data),
+        plan.slots,
+        plan.fd_base,
+        0,
+        0,
     )
     return b"".join((header, *records, pool.data))
 
@@ -120,7 +130,9 @@ def decode(data: bytes) -> Decoded:
     for index in range(count):
         number, alternatives, on_errno, *rest = STEP.unpack_from(data, steps_offset + index * STEP_SIZE)
         name = names[number]
-        args = tuple(_read(data, kind, value) for kind, value in zip(KINDS[name][1], rest[4:]))
+        args = tuple(
+            _read(data, kind, value) for kind, value in zip(KINDS[name][1], rest[4:], strict=False)
+        )  # unused ones are 0
         tolerate = tuple(errno for errno in rest[:4] if errno)
         flat.append((Step(name, args, "", tolerate, (), on_errno, bool(alternatives & RETRY)), alternatives & ~RETRY))
     steps, index = [], 0

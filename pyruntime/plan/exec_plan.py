@@ -32,12 +32,10 @@ from pyruntime.plan.step import ExecOptions, HostStep, Plan, Slots, Step, init_s
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Union
-
     from pyruntime.host.facts import HostFacts
     from pyruntime.spec.config import Process, Spec
 
-    Steps = list[Union[Step, HostStep]]
+    Steps = list[Step | HostStep]
 
 __all__ = ["ExecOptions", "compile_exec"]
 

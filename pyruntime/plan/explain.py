@@ -12,11 +12,11 @@ from pyruntime.spec.document import dump
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Union
+    from typing import Any
 
     from pyruntime.plan.step import HostStep, Plan, Step
 
-    AnyStep = Union[Step, HostStep]
+    AnyStep = Step | HostStep
 
 FORMAT_VERSION = 1
 HIDDEN = "***"
@@ -80,14 +80,15 @@ def _step(step: AnyStep, *, show_env: bool) -> dict[str, Any]:
         values[hidden] = [f"{entry.partition('=')[0]}={HIDDEN}" for entry in values[hidden]]
     found: dict[str, Any] = {
         "step": step.op,
-        "args": dict(zip(arg_names(step), values)),
+        "args": dict(zip(arg_names(step), values, strict=True)),
         "detail": describe(step, show_env=show_env),
     }
     if step.lane == "init" and step.tolerate:  # type: ignore[union-attr]
         found["tolerates"] = [errno_name(number) for number in step.tolerate]  # type: ignore[union-attr]
     if others := _alternatives(step):
         found["alternatives"] = [
-            {"on": errno_name(other.on_errno), "again": other.retry} | _step(other, show_env=show_env) for other in others
+            {"on": errno_name(other.on_errno), "again": other.retry} | _step(other, show_env=show_env)
+            for other in others
         ]
     return found
 

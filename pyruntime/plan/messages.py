@@ -41,12 +41,12 @@ from pyruntime.plan.mounts import to_ms
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Union
+    from typing import Any
 
     from pyruntime.plan.step import HostStep, Plan, Step
     from pyruntime.spec.config import Spec
 
-    AnyStep = Union[Step, HostStep]
+    AnyStep = Step | HostStep
 
 START = "unable to start container process"
 DURING_INIT = "error during container init"
@@ -86,7 +86,7 @@ def init_error(plan: Plan, spec: Spec, step_index: int, errno: int, detail: str,
     if step.op == "hook":
         return _hook_error(plan, step, errno, detail, value)
     cause = _cause(main, step, errno, detail, spec)
-    hint = _hint(main, step, errno, detail)
+    hint = _hint(step, errno, detail)
     kind = ProgramError if step.op in ("find_program", "execve") else InitError
     failure = kind(f"{_prefix(plan)}{cause}", errno=errno, field=step.origin, value=_value(step, spec))
     if isinstance(failure, InitError):
@@ -187,7 +187,7 @@ def _plain_cause(step: AnyStep, answer: str) -> str:
 
 
 def _mount_cause(main: Step, step: Step, errno: int, spec: Spec) -> str:
-    """contract 1.7, mounts: the entry, then the call. The descriptor of the target is closed by now and not numbered."""
+    """The entry, then the call (contract 1.7, mounts). The target's descriptor is closed by now and has no number."""
     mount = spec.mounts[int(step.origin.split("/")[2])]
     source = mount.source or mount.type
     target = _mount_target(main)
@@ -217,7 +217,7 @@ def _mount_call(step: Any, source: str, target: str, errno: int) -> str:
     return f"{step.op} {describe(step)}: {answer}"
 
 
-def _chdir(step: Any, errno: int, detail: str, answer: str) -> str:
+def _chdir(step: Any, _errno: int, detail: str, answer: str) -> str:
     if detail == "outside of the root":
         return (
             "current working directory is outside of container mount namespace root"
@@ -262,7 +262,7 @@ def _hook_error(plan: Plan, step: Step, errno: int, detail: str, value: int) -> 
 
 
 def _hook_text(origin: str, errno: int, detail: str, value: int) -> str:
-    """contract 1.7, hooks. stdout and stderr arrive as one; it is shown where the peers show stderr."""
+    """As contract 1.7 has it, hooks. stdout and stderr arrive as one, which is shown where the peers show stderr."""
     _, _, kind, index = origin.split("/")
     where = f"error running {kind} hook #{index}"
     output = detail.strip() if errno in (ECHILD, ETIMEDOUT) else ""
@@ -275,9 +275,20 @@ def _hook_text(origin: str, errno: int, detail: str, value: int) -> str:
     return f"{where}: {status}, stdout: , stderr: {output}"
 
 
-SIGNALS = {1: "hangup", 2: "interrupt", 3: "quit", 4: "illegal instruction", 6: "aborted", 8: "floating point exception",
-           9: "killed", 11: "segmentation fault", 13: "broken pipe", 14: "alarm clock", 15: "terminated",
-           31: "bad system call"}  # fmt: skip
+SIGNALS = {
+    1: "hangup",
+    2: "interrupt",
+    3: "quit",
+    4: "illegal instruction",
+    6: "aborted",
+    8: "floating point exception",
+    9: "killed",
+    11: "segmentation fault",
+    13: "broken pipe",
+    14: "alarm clock",
+    15: "terminated",
+    31: "bad system call",
+}
 
 
 def signal_text(number: int) -> str:
@@ -291,7 +302,7 @@ INIT_TEXTS: dict[str, Callable[[Any, int, str, str], str]] = {
     "unshare": lambda s, _e, _d, a: f"failed to unshare {namespace_names(s.args[0])} namespace: {a}",
     "clone": lambda s, _e, _d, a: f"failed to create new namespaces {namespace_names(s.args[0])}: {a}",
     "set_ids": lambda _s, _e, _d, a: f"failed to become root in the user namespace: {a}",
-    "oom_score_adj": lambda s, _e, _d, a: f"failed to set oom score: write /proc/self/oom_score_adj: {a}",
+    "oom_score_adj": lambda _s, _e, _d, a: f"failed to set oom score: write /proc/self/oom_score_adj: {a}",
     "write_proc": _write_proc,
     "keyring": lambda _s, _e, _d, a: f"unable to join session keyring: {a}",
     "link_up": lambda s, _e, _d, a: f"unable to set {s.args[0]} up: {a}",
@@ -347,7 +358,7 @@ HOST_TEXTS: dict[str, Callable[[Any, str], str]] = {
 # --- hints ------------------------------------------------------------------------------------------------------------
 
 
-def _hint(main: Step, step: Step, errno: int, detail: str) -> str:
+def _hint(step: Step, errno: int, detail: str) -> str:
     if step.op == "mount" and not detail.startswith("/") and detail:
         return f"the file system says: {detail.partition(' ')[2] or detail}"  # "e tmpfs: Bad value for 'size'"
     if step.op == "mount":
@@ -397,7 +408,10 @@ HINTS = {
     ("make_path", EROFS): "create the directory in the image, or make the rootfs writable",
     ("make_path", ENOTDIR): "a parent of it in the rootfs is a plain file",
     ("make_path", EISDIR): "the source is a file, the destination in the rootfs is not",
-    ("make_path", EACCES): "the container's root may not write there: make the mount point in the image, or give the rootfs "
+    (
+        "make_path",
+        EACCES,
+    ): "the container's root may not write there: make the mount point in the image, or give the rootfs "
     "to the host id that it is mapped to",
     ("make_path", EPERM): "the container's root may not write there: make the mount point in the image",
     ("mask", ENODEV): "/dev/null of the host is not the null device",

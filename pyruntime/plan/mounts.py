@@ -42,7 +42,7 @@ from pyruntime.plan.kernel import (
     MS_UNBINDABLE,
 )
 from pyruntime.plan.opcodes import OP_FLAGS
-from pyruntime.plan.step import HostStep, Step, init_step, instead
+from pyruntime.plan.step import HostStep, Step, either, init_step, instead
 from pyruntime.record import Record
 
 TYPE_CHECKING = False
@@ -164,7 +164,7 @@ def split_options(options: tuple[str, ...]) -> Split:
             rec_clr = rec_clr & ~(bits[0] & ~bits[1]) | bits[1]
         elif option in SUPERBLOCK:
             superblock.append(SUPERBLOCK[option])
-        elif option in REFUSED or option in FOLLOW or option.startswith("idmap=") or option.startswith("ridmap="):
+        elif option in REFUSED or option in FOLLOW or option.startswith(("idmap=", "ridmap=")):
             other.append(option)
         elif option not in WITHOUT_EFFECT:
             data.extend(split_data(option))
@@ -233,7 +233,7 @@ def compile_mount(out: Mounts, mount: Mount, origin: str) -> None:
             )
         _bind(out, mount, split, target, origin)
     elif mount.type == "cgroup":
-        _cgroup(out, mount, split, target, origin)
+        _cgroup(out, split, target, origin)
     elif mount.type in ("proc", "sysfs"):
         _kernel_tree(out, mount, split, target, origin)
     elif mount.type == "tmpfs":
@@ -273,7 +273,7 @@ def setattr_step(target: str, attr_set: int, attr_clr: int, origin: str, flags: 
     if flags & F_RECURSIVE:
         return init_step("mount_setattr", args, origin)  # nothing older can change a whole tree
     again = instead(ENOSYS, "remount", (target, MS_REMOUNT | MS_BIND | to_ms(attr_set, attr_clr), ""), origin)
-    return Step("mount_setattr", args, origin, (), (again,), 0, False)
+    return either("mount_setattr", args, origin, again)
 
 
 def _refuse(mount: Mount, split: Split, origin: str) -> None:
@@ -320,7 +320,7 @@ def _bind(out: Mounts, mount: Mount, split: Split, target: str, origin: str) -> 
 def _attach(out: Mounts, slot: int, target: str, origin: str, follow: int = 0) -> None:
     """Move the tree in `slot` to `target`, whose missing parts are made: a file for a file, else a directory."""
     made = instead(ENOENT, "make_path", (target, 0o755, F_LIKE_SLOT | follow, slot), origin, retry=True)
-    out.init.append(Step("move_mount", (slot, target, follow), origin, (), (made,), 0, False))
+    out.init.append(either("move_mount", (slot, target, follow), origin, made))
 
 
 def _handed_over(out: Mounts, propagation: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
@@ -346,7 +346,9 @@ def _remount(out: Mounts, split: Split, target: str, origin: str) -> None:
         out.init.append(setattr_step(target, split.attr_set, split.attr_clr, origin))
     if (split.data or split.superblock) and not split.kind & MS_BIND:
         data = ",".join(split.superblock + split.data)
-        out.init.append(init_step("remount", (target, MS_REMOUNT | to_ms(split.attr_set, split.attr_clr), data), origin))
+        out.init.append(
+            init_step("remount", (target, MS_REMOUNT | to_ms(split.attr_set, split.attr_clr), data), origin)
+        )
     _after(out, split, target, origin)
 
 
@@ -354,9 +356,7 @@ def _mount(out: Mounts, fstype: str, source: str, target: str, data: tuple[str, 
            flags: int = 0, instead_of: tuple[Step, ...] = ()) -> None:  # fmt: skip
     """A new file system at `target`, which is made when it is missing."""
     made = instead(ENOENT, "make_path", (target, 0o755, flags & F_NO_SYMLINK, -1), origin, retry=True)
-    out.init.append(
-        Step("mount", (fstype, source, target, data, attrs, flags), origin, (), (made, *instead_of), 0, False)
-    )
+    out.init.append(either("mount", (fstype, source, target, data, attrs, flags), origin, made, *instead_of))
 
 
 def _ordinary(out: Mounts, mount: Mount, split: Split, target: str, origin: str) -> None:
@@ -395,14 +395,16 @@ def _kernel_tree(out: Mounts, mount: Mount, split: Split, target: str, origin: s
         alternatives = (instead(EPERM, "move_mount", (slot, target, F_NO_SYMLINK), origin),)
         out.warnings.append((origin, "sysfs may be the host's: the container has no network namespace of its own"))
     data = split.superblock + split.data
-    _mount(out, mount.type, mount.source or mount.type, target, data, split.attr_set, origin, F_NO_SYMLINK, alternatives)
+    _mount(
+        out, mount.type, mount.source or mount.type, target, data, split.attr_set, origin, F_NO_SYMLINK, alternatives
+    )
     if borrowed and split.attr_set:
         attributes = (target, split.attr_set, ATTR_ATIME if split.attr_set & ATTR_ATIME else 0, 0, F_RECURSIVE)
         out.init.append(init_step("mount_setattr", attributes, origin))
     _after(out, split, target, origin)
 
 
-def _cgroup(out: Mounts, mount: Mount, split: Split, target: str, origin: str) -> None:
+def _cgroup(out: Mounts, split: Split, target: str, origin: str) -> None:
     """The container's view of the cgroup trees (contract 4.4); writable only when the config does not say `ro`.
 
     With v1 hierarchies (hybrid included) that is a tmpfs with one mount for each; the unified tree of a hybrid host

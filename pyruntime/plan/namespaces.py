@@ -76,7 +76,10 @@ def user_steps(spaces: Namespaces, spec: Spec, host: HostFacts) -> list[Step | H
     steps: list[Step | HostStep] = [init_step("unshare", (CLONE_NEWUSER,), origin)]
     steps.append(init_step("set_dumpable", (1,), origin))
     steps.append(init_step("barrier", (BARRIERS["mapped"],)))
-    for kind, mappings, name in (("uid", linux.uid_mappings, "uidMappings"), ("gid", linux.gid_mappings, "gidMappings")):
+    for kind, mappings, name in (
+        ("uid", linux.uid_mappings, "uidMappings"),
+        ("gid", linux.gid_mappings, "gidMappings"),
+    ):
         if kind == "gid" and _must_deny_setgroups(spec, host):
             # user_namespaces(7): an unprivileged writer of gid_map has to give up setgroups first
             steps.append(HostStep("set_groups", (0,), "/linux/gidMappings"))

@@ -17,7 +17,6 @@ from pyruntime.errors import SpecError
 from pyruntime.plan.devices import compile_devices
 from pyruntime.plan.kernel import (
     EACCES,
-    ENOSYS,
     EPERM,
     MNT_DETACH,
     MS_PRIVATE,
@@ -34,7 +33,7 @@ from pyruntime.plan.namespaces import (
     time_steps,
     user_steps,
 )
-from pyruntime.plan.opcodes import BARRIERS, FIRST_FREE_SLOT, OP_FLAGS
+from pyruntime.plan.opcodes import BARRIERS
 from pyruntime.plan.process import (
     ALL_CAPABILITIES,
     KEEP_GROUPS,
@@ -48,18 +47,16 @@ from pyruntime.plan.process import (
     triples,
 )
 from pyruntime.plan.security import mask_steps, readonly_steps, seccomp_steps, sysctl_steps
-from pyruntime.plan.step import CgroupPlan, HostStep, Plan, Slots, Step, init_step, instead
+from pyruntime.plan.step import CgroupPlan, HostStep, Plan, Slots, Step, either, init_step, instead
 from pyruntime.spec.config import Mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Union
-
     from pyruntime.host.facts import BundleFacts, HostFacts
     from pyruntime.plan.step import Options
     from pyruntime.spec.config import Process, Spec
 
-    Steps = list[Union[Step, HostStep]]
+    Steps = list[Step | HostStep]
 
 ATTR_RDONLY = 1
 CLONE_NEWCGROUP = 0x2000000
@@ -97,7 +94,7 @@ def compile_plan(spec: Spec, bundle: BundleFacts, host: HostFacts, options: Opti
     steps.append(HostStep("spawn", ()))
     _stage0(steps, spec, process, host, spaces, cgroup)
     _recorded(steps, spec, spaces, options, cgroup)
-    _root(steps, spec, bundle, spaces, root_slot)
+    _root(steps, spec, bundle, root_slot)
     steps += mounts.init
     steps += devices
     _hooks_and_cwd(steps, spec, process, options)
@@ -190,7 +187,7 @@ def _stage0(steps: Steps, spec: Spec, process: Process, host: HostFacts, spaces:
 
 
 def _recorded(steps: Steps, spec: Spec, spaces: Namespaces, options: Options, cgroup: CgroupPlan) -> None:
-    """Init exists: its pid is made durable before it does anything that would have to be cleaned up (DESIGN, runtime 5)."""
+    """Init exists: its pid is made durable before it makes what would have to be cleaned up (DESIGN, runtime 5)."""
     steps.append(HostStep("record_pid", ()))
     steps.append(init_step("barrier", (BARRIERS["recorded"],)))
     # Device rules are rewritten from deny-all on v1: init must not make its nodes in that moment.
@@ -209,7 +206,7 @@ def _recorded(steps: Steps, spec: Spec, spaces: Namespaces, options: Options, cg
     # refused a new one; never the container's /proc by name (S21).
     if spec.linux.sysctl:
         verified = instead(EPERM, "open_proc", (0,), "/linux/sysctl")
-        steps.append(Step("open_proc", (1,), "/linux/sysctl", (), (verified,), 0, False))
+        steps.append(either("open_proc", (1,), "/linux/sysctl", verified))
         steps += sysctl_steps(spec)
         steps.append(init_step("close_slot", (1,), "/linux/sysctl"))
 
@@ -218,7 +215,7 @@ def _is_device_rule(step: HostStep) -> bool:
     return step.op == "cg_write" and "/devices." in str(step.args[0])
 
 
-def _root(steps: Steps, spec: Spec, bundle: BundleFacts, spaces: Namespaces, root_slot: int) -> None:
+def _root(steps: Steps, spec: Spec, bundle: BundleFacts, root_slot: int) -> None:
     """The rootfs as slot 0; everything below it is reached through that descriptor from here on (S1)."""
     if root_slot < 0:
         steps.append(init_step("use_root", (bundle.rootfs,), "/root/path"))
@@ -232,7 +229,7 @@ def _root(steps: Steps, spec: Spec, bundle: BundleFacts, spaces: Namespaces, roo
         steps.append(init_step("propagation", (bundle.root_mount, MS_PRIVATE), origin))
     # A mapped root may have no way to the rootfs's path; on top of "/" it needs none.
     on_top = instead(EACCES, "attach_root", (root_slot, "/"), "/root/path")
-    steps.append(Step("attach_root", (root_slot, bundle.rootfs), "/root/path", (), (on_top,), 0, False))
+    steps.append(either("attach_root", (root_slot, bundle.rootfs), "/root/path", on_top))
 
 
 def _hooks_and_cwd(steps: Steps, spec: Spec, process: Process, options: Options) -> None:
@@ -287,7 +284,9 @@ def _names(steps: Steps, spec: Spec) -> None:
         steps.append(init_step("setdomainname", (spec.domainname,), "/domainname"))
 
 
-def _start(steps: Steps, spec: Spec, process: Process, finish: Finish, options: Options, fifos: tuple[int, int]) -> None:
+def _start(
+    steps: Steps, spec: Spec, process: Process, finish: Finish, options: Options, fifos: tuple[int, int]
+) -> None:
     """`ready`: all that can fail has been tried. Limits are set now, the state is saved, then `start` is waited for."""
     steps.append(init_step("barrier", (BARRIERS["ready"],)))
     steps += rlimit_steps(process)

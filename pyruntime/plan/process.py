@@ -181,9 +181,9 @@ def affinity_step(host: HostFacts) -> Step:
 
 
 def keyring_step(container_id: str, token: str, *, user_ns: bool) -> Step:
-    """A session keyring of the container's own, searchable by others in a user namespace, else by the uid (contract 3.5).
+    """A session keyring of the container's own, searchable by others in a user namespace, else by the uid.
 
-    KEY_OTH_SEARCH is 0x08, KEY_USR_SEARCH 0x080000 (linux/keyctl.h). Kernels without keyrings answer ENOSYS.
+    Contract 3.5. KEY_OTH_SEARCH is 0x08, KEY_USR_SEARCH 0x080000 (linux/keyctl.h); no keyrings in a kernel is ENOSYS.
     """
     name = f"_ses.{container_id}.{token}" if token else f"_ses.{container_id}"
     return init_step("keyring", (name, 0xFFFFFFFF, 0x08 if user_ns else 0x080000), "", (ENOSYS,))

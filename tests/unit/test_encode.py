@@ -37,7 +37,8 @@ def init_steps(draw, *, inner=False):
     if inner:
         return Step(op, args, "", (), (), draw(st.integers(1, 200)), draw(st.booleans()))
     tolerate = tuple(draw(st.lists(st.integers(1, 200), max_size=4)))
-    return Step(op, args, "", tolerate, tuple(draw(st.lists(init_steps(inner=True), max_size=2))), 0, False)
+    others = tuple(draw(st.lists(init_steps(inner=True), max_size=2)))
+    return Step(op, args, tolerate=tolerate, alternatives=others)
 
 
 @settings(max_examples=200, deadline=None)
@@ -69,7 +70,19 @@ def test_layout_of_the_bytes():
     steps = (HostStep("spawn", ()), Step("chdir", ("/a", 64), tolerate=(13, 2), alternatives=(other,)))
     data = encode(Plan(steps, slots=7, fd_base=5), blobs={})
     pool = HEADER_SIZE + 2 * STEP_SIZE
-    assert HEADER.unpack_from(data) == (MAGIC, HEADER_SIZE, LAYOUT_HASH, 2, HEADER_SIZE, pool, len(data) - pool, 7, 5, 0, 0)
+    assert HEADER.unpack_from(data) == (
+        MAGIC,
+        HEADER_SIZE,
+        LAYOUT_HASH,
+        2,
+        HEADER_SIZE,
+        pool,
+        len(data) - pool,
+        7,
+        5,
+        0,
+        0,
+    )
     chdir, make_path = (STEP.unpack_from(data, HEADER_SIZE + n * STEP_SIZE) for n in range(2))
     assert chdir == (OPS["chdir"][0], 1, 0, 13, 2, 0, 0, pool, 64, 0, 0, 0, 0)
     assert make_path == (OPS["make_path"][0], RETRY, 2, 0, 0, 0, 0, pool, 0o755, 0, -1, 0, 0)
@@ -108,13 +121,17 @@ def test_bytes_of_names_survive():
     assert b"/\xff\x80\0" in encode(Plan(steps, slots=2), blobs={})
 
 
-@pytest.mark.parametrize(("steps", "error", "said"), [
-    ((Step("chdir", ("/a\0b", 0)),), ValueError, "NUL"),
-    ((Step("execve", (("a", "b\0"), ())),), ValueError, "NUL"),
-    ((Step("chdir", ("/a",)),), ValueError, "takes 2 arguments"),
-    ((Step("nonsense", ()),), KeyError, "nonsense"),
-    ((Step("seccomp", (Deferred("seccomp"), 0, -1)),), KeyError, "seccomp"),
-], ids=str)
+@pytest.mark.parametrize(
+    ("steps", "error", "said"),
+    [
+        ((Step("chdir", ("/a\0b", 0)),), ValueError, "NUL"),
+        ((Step("execve", (("a", "b\0"), ())),), ValueError, "NUL"),
+        ((Step("chdir", ("/a",)),), ValueError, "takes 2 arguments"),
+        ((Step("nonsense", ()),), KeyError, "nonsense"),
+        ((Step("seccomp", (Deferred("seccomp"), 0, -1)),), KeyError, "seccomp"),
+    ],
+    ids=str,
+)
 def test_refused(steps, error, said):
     with pytest.raises(error, match=said):
         encode(Plan(steps, slots=2), blobs={})

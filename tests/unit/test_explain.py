@@ -72,7 +72,8 @@ def test_whole_plan_as_table(name):
     (Step("mknod", ("/p", 0o010644, 0, 0, 0)), "/p p 0644 0:0"),
     (Step("symlink", ("pts/ptmx", "/dev/ptmx", 8)), "/dev/ptmx -> pts/ptmx (replace)"),
     (Step("hook", ("/h", ("/h",), (), 0, ("", ""), "")), "/h"),
-    (Step("hook", ("/h", ("h", "a b"), ("K=v",), 1500, ("", ""), ".")), "/h: h 'a b' in the root within 1500 ms (env K)"),
+    (Step("hook", ("/h", ("h", "a b"), ("K=v",), 1500, ("", ""), ".")),
+     "/h: h 'a b' in the root within 1500 ms (env K)"),
     (Step("setgroups", (b"\5\0\0\0\6\0\0\0",)), "5 6"),
     (Step("setgroups", (b"",)), "none"),
     (Step("capset", (32, 32, 0)), "effective KILL; permitted KILL; inheritable none"),
@@ -98,14 +99,24 @@ def test_env_values_are_shown_only_when_asked_for():
     assert "s3cret" not in describe(step)
 
 
-@pytest.mark.parametrize(("bits", "names"), [
-    (0, []), (0x10, ["noatime"]), (0x20, ["strictatime"]), (0x80, ["nodiratime"]), (0x200001, ["ro", "nosymfollow"]),
-], ids=str)
+@pytest.mark.parametrize(
+    ("bits", "names"),
+    [
+        (0, []),
+        (0x10, ["noatime"]),
+        (0x20, ["strictatime"]),
+        (0x80, ["nodiratime"]),
+        (0x200001, ["ro", "nosymfollow"]),
+    ],
+    ids=str,
+)
 def test_attr_names(bits, names):
     assert attr_names(bits) == names
 
 
-@pytest.mark.parametrize(("mask", "text"), [(0, "none"), (1, "CHOWN"), ((1 << len(CAPABILITIES)) - 1, "all"), ((1 << 64) - 1, "all")])
+@pytest.mark.parametrize(
+    ("mask", "text"), [(0, "none"), (1, "CHOWN"), ((1 << len(CAPABILITIES)) - 1, "all"), ((1 << 64) - 1, "all")]
+)
 def test_capability_names(mask, text):
     assert capability_names(mask) == text
 
@@ -114,7 +125,7 @@ def test_propagation_name():
     assert [propagation_name(flags) for flags in (0, MS_SLAVE, MS_SLAVE | MS_REC)] == ["", "slave", "rslave"]
 
 
-# --- the table and the JSON ---------------------------------------------------------------------------------------------
+# --- the table and the JSON -------------------------------------------------------------------------------------------
 
 
 def test_alternatives_stand_below_their_step():
@@ -146,7 +157,8 @@ def test_json_has_the_arguments_by_name():
         "version": 1,
         "slots": 2,
         "steps": [{
-            "number": 1, "lane": "init", "step": "mask", "args": {"path": "/x"}, "detail": "/x", "tolerates": ["ENOENT"],
+            "number": 1, "lane": "init", "step": "mask", "args": {"path": "/x"}, "detail": "/x",
+            "tolerates": ["ENOENT"],
             "alternatives": [{"on": "ENOENT", "again": True, "step": "make_path", "detail": "/a 0755",
                               "args": {"path": "/a", "mode": 493, "flags": 0, "slot": -1}}],
             "from": "/linux/maskedPaths/0",

@@ -71,20 +71,26 @@ def test_links(kcore):
     assert all(step.tolerate == (EEXIST,) for step in found[:-1])  # an existing name is kept
 
 
-@pytest.mark.parametrize(("mounts", "made"), [
-    ([{"destination": "/dev", "type": "tmpfs"}], True),
-    ([{"destination": "/dev", "source": "/dev", "options": ["rbind"]}], False),
-    ([{"destination": "/dev/", "type": "bind", "source": "/dev"}], False),
-    ([{"destination": "/dev", "type": "bind", "source": "/dev"}, {"destination": "/dev", "type": "tmpfs"}], True),
-    ([{"destination": "/dev/x", "type": "bind", "source": "/dev"}], True),
-], ids=str)
+@pytest.mark.parametrize(
+    ("mounts", "made"),
+    [
+        ([{"destination": "/dev", "type": "tmpfs"}], True),
+        ([{"destination": "/dev", "source": "/dev", "options": ["rbind"]}], False),
+        ([{"destination": "/dev/", "type": "bind", "source": "/dev"}], False),
+        ([{"destination": "/dev", "type": "bind", "source": "/dev"}, {"destination": "/dev", "type": "tmpfs"}], True),
+        ([{"destination": "/dev/x", "type": "bind", "source": "/dev"}], True),
+    ],
+    ids=str,
+)
 def test_a_bound_dev_is_left_alone(mounts, made):
     found = plan({"mounts": mounts})
     assert ("mknod" in ops(found)) == made
     assert ("symlink" in ops(found)) == made
 
 
-@pytest.mark.parametrize(("changes", "host"), [(user_ns(), HostFacts()), ({}, HostFacts(in_user_ns=True))], ids=["ours", "outer"])
+@pytest.mark.parametrize(
+    ("changes", "host"), [(user_ns(), HostFacts()), ({}, HostFacts(in_user_ns=True))], ids=["ours", "outer"]
+)
 def test_in_a_user_namespace_nodes_are_bound(changes, host):
     devices = [{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "uid": 3}, {"path": "/p", "type": "p"}]
     found = plan(changes | {"linux.devices": devices}, host=host)

@@ -51,11 +51,15 @@ def test_root_of_the_user_namespace(nstypes, becomes_root):
     assert only(found, "keyring").args[2] == 0x08
 
 
-@pytest.mark.parametrize(("saved", "process", "umask"), [
-    ({}, {}, 0o022),
-    ({"process.user": {"uid": 0, "gid": 0, "umask": 0o77}}, {"process.user": {"uid": 0, "gid": 0}}, 0o77),
-    ({"process.user": {"uid": 0, "gid": 0, "umask": 0o77}}, {"process.user": {"uid": 0, "gid": 0, "umask": 0}}, 0),
-], ids=str)
+@pytest.mark.parametrize(
+    ("saved", "process", "umask"),
+    [
+        ({}, {}, 0o022),
+        ({"process.user": {"uid": 0, "gid": 0, "umask": 0o77}}, {"process.user": {"uid": 0, "gid": 0}}, 0o77),
+        ({"process.user": {"uid": 0, "gid": 0, "umask": 0o77}}, {"process.user": {"uid": 0, "gid": 0, "umask": 0}}, 0),
+    ],
+    ids=str,
+)
 def test_umask(saved, process, umask):
     assert only(enter(saved, process), "umask").args == (umask,)
 
@@ -86,10 +90,18 @@ def test_no_step_of_a_container_alone():
     assert not found & {"mount", "mask", "pivot_root", "wait_start", "save_state", "hook", "make_path", "mknod"}
 
 
-@pytest.mark.parametrize(("process", "said", "field"), [
-    ({"process.apparmorProfile": "p"}, "an apparmor profile is not supported yet", "/process/apparmorProfile"),
-    ({"process.user": {"uid": 70000, "gid": 0}}, "cannot setuid to unmapped uid 70000 in user namespace", "/process/user/uid"),
-], ids=str)
+@pytest.mark.parametrize(
+    ("process", "said", "field"),
+    [
+        ({"process.apparmorProfile": "p"}, "an apparmor profile is not supported yet", "/process/apparmorProfile"),
+        (
+            {"process.user": {"uid": 70000, "gid": 0}},
+            "cannot setuid to unmapped uid 70000 in user namespace",
+            "/process/user/uid",
+        ),
+    ],
+    ids=str,
+)
 def test_refused(process, said, field):
     with pytest.raises(SpecError) as caught:
         enter(user_ns(), process)

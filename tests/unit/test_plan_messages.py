@@ -68,9 +68,11 @@ def failed(op, error, detail="", value=0, *, origin="", nth=0, plan=PLAN, config
     ("mount", "/mounts/0", E.ELOOP, "",
      'error mounting "proc" to rootfs at "/proc": filesystem "proc" must be mounted on ordinary directory'),
     ("mount", "/mounts/2", E.EINVAL, "e tmpfs: Bad value for 'size'",
-     'error mounting "tmpfs" to rootfs at "/t": mount src=tmpfs, dst=/t, dstFd=(closed), data=size=x: invalid argument'),
+     'error mounting "tmpfs" to rootfs at "/t": mount src=tmpfs, dst=/t, dstFd=(closed), data=size=x: '
+     "invalid argument"),
     ("move_mount", "/mounts/1", E.EINVAL, "",
-     'error mounting "/srv" to rootfs at "/data": mount src=/srv, dst=/data, dstFd=(closed), flags=MS_BIND: invalid argument'),
+     'error mounting "/srv" to rootfs at "/data": mount src=/srv, dst=/data, dstFd=(closed), flags=MS_BIND: '
+     "invalid argument"),
     ("mount_setattr", "/mounts/1", E.EPERM, "",
      'error mounting "/srv" to rootfs at "/data": cannot clear locked flags nosuid: operation not permitted'),
     ("make_path", "/mounts/1", E.EROFS, "",
@@ -98,14 +100,18 @@ def test_line_one(op, origin, error, detail, cause):
     assert str(failure) == PREFIX + cause
 
 
-@pytest.mark.parametrize(("args", "error", "cause"), [
-    (["/x"], E.ENOENT, 'exec: "/x": stat /x: no such file or directory'),
-    (["/x/y"], E.ENOTDIR, 'exec: "/x/y": stat /x/y: not a directory'),
-    (["./x"], E.ENOENT, 'exec: "./x": stat ./x: no such file or directory'),
-    (["/bin"], E.EISDIR, 'exec: "/bin": is a directory'),
-    (["/x"], E.EACCES, 'exec: "/x": permission denied'),
-    (["/x"], E.ENAMETOOLONG, 'exec: "/x": file name too long'),
-], ids=str)
+@pytest.mark.parametrize(
+    ("args", "error", "cause"),
+    [
+        (["/x"], E.ENOENT, 'exec: "/x": stat /x: no such file or directory'),
+        (["/x/y"], E.ENOTDIR, 'exec: "/x/y": stat /x/y: not a directory'),
+        (["./x"], E.ENOENT, 'exec: "./x": stat ./x: no such file or directory'),
+        (["/bin"], E.EISDIR, 'exec: "/bin": is a directory'),
+        (["/x"], E.EACCES, 'exec: "/x": permission denied'),
+        (["/x"], E.ENAMETOOLONG, 'exec: "/x": file name too long'),
+    ],
+    ids=str,
+)
 def test_programs(args, error, cause):
     config = spec({"process.args": args})
     found = compile_plan(config, BUNDLE, HostFacts(), Options("c1"))
@@ -114,13 +120,17 @@ def test_programs(args, error, cause):
     assert (str(failure), failure.field, failure.value) == (PREFIX + cause, "/process/args/0", args[0])
 
 
-@pytest.mark.parametrize(("value", "error", "detail", "text"), [
-    (3 << 8, E.ECHILD, "out\n", "exit status 3, stdout: , stderr: out"),
-    (9, E.ECHILD, "", "signal: killed, stdout: , stderr: "),
-    (11 | 0x80, E.ECHILD, "", "signal: segmentation fault, stdout: , stderr: "),
-    (35, E.ECHILD, "", "signal: signal 35, stdout: , stderr: "),
-    (9, E.ETIMEDOUT, "", "hook ran past specified timeout, stdout: , stderr: "),
-], ids=str)
+@pytest.mark.parametrize(
+    ("value", "error", "detail", "text"),
+    [
+        (3 << 8, E.ECHILD, "out\n", "exit status 3, stdout: , stderr: out"),
+        (9, E.ECHILD, "", "signal: killed, stdout: , stderr: "),
+        (11 | 0x80, E.ECHILD, "", "signal: segmentation fault, stdout: , stderr: "),
+        (35, E.ECHILD, "", "signal: signal 35, stdout: , stderr: "),
+        (9, E.ETIMEDOUT, "", "hook ran past specified timeout, stdout: , stderr: "),
+    ],
+    ids=str,
+)
 def test_hooks(value, error, detail, text):
     failure = failed("hook", error, detail, value, origin="/hooks/createContainer/1")
     assert isinstance(failure, HookError)
@@ -129,7 +139,8 @@ def test_hooks(value, error, detail, text):
 
 
 @pytest.mark.parametrize(("kind", "prefix"), [
-    ("prestart", "error during container init: "), ("createRuntime", "error during container init: "), ("poststart", ""),
+    ("prestart", "error during container init: "), ("createRuntime", "error during container init: "),
+    ("poststart", ""),
     ("poststop", ""),
 ])  # fmt: skip
 def test_hooks_of_the_host_side(kind, prefix):
@@ -165,7 +176,10 @@ def test_a_step_that_is_none():
 def test_field_and_value_show_the_config():
     failure = failed("mount", E.EINVAL, "e tmpfs: Bad value for 'size'", origin="/mounts/2")
     assert failure.details() == [
-        "  field: /mounts/2", "  value: tmpfs on /t [size=x,ro]", "  hint: the file system says: tmpfs: Bad value for 'size'"]  # fmt: skip
+        "  field: /mounts/2",
+        "  value: tmpfs on /t [size=x,ro]",
+        "  hint: the file system says: tmpfs: Bad value for 'size'",
+    ]
 
 
 @pytest.mark.parametrize(("kind", "hint"), [("proc", "pid"), ("sysfs", "network"), ("mqueue", "ipc")])
@@ -177,11 +191,16 @@ def test_the_hint_names_the_namespace(kind, hint):
 
 # --- no hint brings in what callers match -----------------------------------------------------------------------------
 
-LADDER = ("permission denied", "operation not permitted", "is a directory", "not a directory", "no such file or directory",
-          "executable file not found", "open executable", "does not exist", "no such process",
+LADDER = ("permission denied", "operation not permitted", "is a directory", "not a directory",
+          "no such file or directory", "executable file not found", "open executable", "does not exist", "no such process",
           "process already finished")  # contract 1.7  # fmt: skip
-ALL_HINTS = [*messages.HINTS.values(), *messages.MOUNT_HINTS.values(), *messages.HOST_HINTS.values(),
-             *(messages._execve_hint(n) for n in range(1, 134)), *(messages._hook_hint(n) for n in range(1, 134))]
+ALL_HINTS = [
+    *messages.HINTS.values(),
+    *messages.MOUNT_HINTS.values(),
+    *messages.HOST_HINTS.values(),
+    *(messages._execve_hint(n) for n in range(1, 134)),
+    *(messages._hook_hint(n) for n in range(1, 134)),
+]
 
 
 @pytest.mark.parametrize("hint", sorted(set(ALL_HINTS)))
@@ -235,22 +254,37 @@ def test_host_steps(step, error, text):
 
 
 def test_a_host_step_without_errno_keeps_its_text():
-    assert str(host_error(HostStep("spawn", ()), 0, "what it said")).endswith("unable to start container-init: what it said")
+    assert str(host_error(HostStep("spawn", ()), 0, "what it said")).endswith(
+        "unable to start container-init: what it said"
+    )
 
 
 def test_ambient_warning():
-    found = compile_plan(spec({"process.capabilities": {"inheritable": ["CAP_KILL"]}}), BUNDLE, HostFacts(), Options("c1"))
+    found = compile_plan(
+        spec({"process.capabilities": {"inheritable": ["CAP_KILL"]}}), BUNDLE, HostFacts(), Options("c1")
+    )
     step = index_of("ambient", plan=found)
     assert init_warning(found, step, E.EPERM, 5) == "can't raise ambient capability CAP_KILL: operation not permitted"
     assert init_warning(found, step, E.EPERM, 63) == "can't raise ambient capability 63: operation not permitted"
 
 
-@pytest.mark.parametrize(("op", "origin", "subject", "error", "value", "text", "kind"), [
-    ("execve", "/process/args", "/garb", E.ENOEXEC, 0, "exec /garb: exec format error", ProgramError),
-    ("execve", "/process/args", "/x", E.ENOENT, 0, "exec /x: no such file or directory", ProgramError),
-    ("hook", "/hooks/startContainer/1", "/h", E.ECHILD, 256,
-     "error running startContainer hook #1: exit status 1, stdout: , stderr: ", HookError),
-], ids=str)
+@pytest.mark.parametrize(
+    ("op", "origin", "subject", "error", "value", "text", "kind"),
+    [
+        ("execve", "/process/args", "/garb", E.ENOEXEC, 0, "exec /garb: exec format error", ProgramError),
+        ("execve", "/process/args", "/x", E.ENOENT, 0, "exec /x: no such file or directory", ProgramError),
+        (
+            "hook",
+            "/hooks/startContainer/1",
+            "/h",
+            E.ECHILD,
+            256,
+            "error running startContainer hook #1: exit status 1, stdout: , stderr: ",
+            HookError,
+        ),
+    ],
+    ids=str,
+)
 def test_failures_after_start(op, origin, subject, error, value, text, kind):
     failure = start_error(op, origin, subject, error, "", value)
     assert type(failure) is kind

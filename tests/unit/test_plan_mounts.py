@@ -51,11 +51,15 @@ from tests.plan_samples import CGROUPS, HYBRID, V1, V2, namespaces, only, ops, p
 CLONE = MS_SLAVE | MS_REC
 
 # contract 4.3: plain options, recursive ones, propagation
-PLAIN = """async atime bind defaults dev diratime dirsync exec iversion lazytime loud mand noatime nodev nodiratime noexec
-noiversion nolazytime nomand norelatime nostrictatime nosuid nosymfollow rbind relatime remount ro rw silent strictatime
-suid symfollow sync""".split()
-RECURSIVE = """rro rrw rnosuid rsuid rnodev rdev rnoexec rexec rnodiratime rdiratime rrelatime rnorelatime rnoatime ratime
-rstrictatime rnostrictatime rnosymfollow rsymfollow""".split()
+PLAIN = """
+    async atime bind defaults dev diratime dirsync exec iversion lazytime loud mand noatime nodev nodiratime noexec
+    noiversion nolazytime nomand norelatime nostrictatime nosuid nosymfollow rbind relatime remount ro rw silent
+    strictatime suid symfollow sync
+""".split()
+RECURSIVE = """
+    rro rrw rnosuid rsuid rnodev rdev rnoexec rexec rnodiratime rdiratime rrelatime rnorelatime rnoatime ratime
+    rstrictatime rnostrictatime rnosymfollow rsymfollow
+""".split()
 CRUN = ["rsync", "rasync", "rdirsync", "rmand", "rnomand"]
 
 
@@ -96,14 +100,18 @@ def test_split_options(options, expected):
     assert split_options(options) == expected
 
 
-@pytest.mark.parametrize(("text", "keys"), [
-    ("", []),
-    ("a=1", ["a=1"]),
-    ("a=1,b,,c=", ["a=1", "b", "c="]),
-    ('context="a,b",c', ['context="a,b"', "c"]),
-    ("lowerdir=/a\\,b,c", ["lowerdir=/a\\,b", "c"]),
-    ("x=\\\\,y", ["x=\\\\", "y"]),
-], ids=str)
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("", []),
+        ("a=1", ["a=1"]),
+        ("a=1,b,,c=", ["a=1", "b", "c="]),
+        ('context="a,b",c', ['context="a,b"', "c"]),
+        ("lowerdir=/a\\,b,c", ["lowerdir=/a\\,b", "c"]),
+        ("x=\\\\,y", ["x=\\\\", "y"]),
+    ],
+    ids=str,
+)
 def test_split_data(text, keys):
     assert split_data(text) == keys
 
@@ -116,13 +124,16 @@ def test_clean(path, expected):
     assert clean(path) == expected
 
 
-@pytest.mark.parametrize(("attrs", "cleared", "flags"), [
-    (0, 0, 0),
-    (ATTR_RDONLY | ATTR_NOSUID, 0, MS_RDONLY | MS_NOSUID),
-    (0, ATTR_ATIME, MS_RELATIME),
-    (ATTR_NOATIME, ATTR_ATIME, MS_NOATIME),
-    (ATTR_STRICTATIME, ATTR_ATIME, MS_STRICTATIME),
-])
+@pytest.mark.parametrize(
+    ("attrs", "cleared", "flags"),
+    [
+        (0, 0, 0),
+        (ATTR_RDONLY | ATTR_NOSUID, 0, MS_RDONLY | MS_NOSUID),
+        (0, ATTR_ATIME, MS_RELATIME),
+        (ATTR_NOATIME, ATTR_ATIME, MS_NOATIME),
+        (ATTR_STRICTATIME, ATTR_ATIME, MS_STRICTATIME),
+    ],
+)
 def test_to_ms(attrs, cleared, flags):
     assert to_ms(attrs, cleared) == flags
 
@@ -241,12 +252,16 @@ def test_a_read_only_bind_on_dev_is_late_too():
     assert where(found, "mount_setattr") == where(found, "pivot_root") - 1
 
 
-@pytest.mark.parametrize(("kind", "options", "said"), [
-    ("none", ["bind", "size=1"], "bind mounts cannot have any filesystem-specific options applied"),
-    ("none", ["bind", "idmap"], "mount option 'idmap' is not supported yet"),
-    ("tmpfs", ["tmpcopyup"], "mount option 'tmpcopyup' is not supported yet"),
-    ("none", ["bind", "copy-symlink"], "mount option 'copy-symlink' is not supported yet"),
-], ids=str)
+@pytest.mark.parametrize(
+    ("kind", "options", "said"),
+    [
+        ("none", ["bind", "size=1"], "bind mounts cannot have any filesystem-specific options applied"),
+        ("none", ["bind", "idmap"], "mount option 'idmap' is not supported yet"),
+        ("tmpfs", ["tmpcopyup"], "mount option 'tmpcopyup' is not supported yet"),
+        ("none", ["bind", "copy-symlink"], "mount option 'copy-symlink' is not supported yet"),
+    ],
+    ids=str,
+)
 def test_refused(kind, options, said):
     with pytest.raises(SpecError) as caught:
         mount(kind=kind, options=options)

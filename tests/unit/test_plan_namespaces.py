@@ -98,8 +98,10 @@ def test_setgroups_step(host, annotations, present):
 
 
 def test_time_offsets_are_written_before_the_clone():
-    changes = {"linux.namespaces": namespaces("time", "mount"),
-               "linux.timeOffsets": {"monotonic": {"secs": -3, "nanosecs": 4}, "boottime": {"secs": 5}}}
+    changes = {
+        "linux.namespaces": namespaces("time", "mount"),
+        "linux.timeOffsets": {"monotonic": {"secs": -3, "nanosecs": 4}, "boottime": {"secs": 5}},
+    }
     found = plan(changes)
     write = only(found, "write_proc")
     assert write.args[0] == "self/timens_offsets"

@@ -47,24 +47,42 @@ def test_the_smallest_container_in_order():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("changes", "options", "order"), [
-    ({}, {}, ["barrier", "clone", "record_pid", "save_state", "wait_start", "execve"]),
-    ({"root.readonly": True, "process.cwd": "/w"}, {}, ["make_path", "mount_setattr", "pivot_root"]),
-    ({"linux.maskedPaths": ["/a"], "linux.readonlyPaths": ["/b"]}, {}, ["readonly", "mask", "pivot_root"]),
-    ({"hooks": {"createContainer": [HOOK]}}, {}, ["mount", "mknod", "hook", "pivot_root", "reopen_null"]),
-    ({"hooks": {"startContainer": [HOOK]}}, {}, ["capset", "find_program", "wait_start", "hook", "execve"]),
-    ({"process.terminal": True}, {"console": True}, ["connect", "spawn", "mount", "console", "pivot_root", "umask"]),
-    ({"linux.seccomp": SECCOMP}, {}, ["pivot_root", "close_from", "seccomp", "bounding", "setuid"]),
-    ({"linux.seccomp": SECCOMP, "process.noNewPrivileges": True}, {},
-     ["close_from", "no_new_privs", "setuid", "capset", "find_program", "seccomp", "wait_start"]),
-    ({"process.user": {"uid": 5, "gid": 6}}, {}, ["bounding", "keepcaps", "setgroups", "setgid", "setuid", "capset"]),
-    ({"process.oomScoreAdj": 5}, {}, ["affinity", "open_proc", "oom_score_adj", "close_slot", "clone"]),
-    ({"process.env": ["A=b"]}, {}, ["umask", "home", "bounding"]),
-    ({"linux.namespaces": namespaces("mount", "uts"), "hostname": "h", "domainname": "d"}, {},
-     ["pivot_root", "sethostname", "setdomainname", "bounding"]),
-    ({}, {"no_pivot": True}, ["mount", "move_root", "execve"]),
-    ({}, {"preserve_fds": 1}, ["keep_fd", "spawn", "place_fd", "close_from"]),
-], ids=str)
+@pytest.mark.parametrize(
+    ("changes", "options", "order"),
+    [
+        ({}, {}, ["barrier", "clone", "record_pid", "save_state", "wait_start", "execve"]),
+        ({"root.readonly": True, "process.cwd": "/w"}, {}, ["make_path", "mount_setattr", "pivot_root"]),
+        ({"linux.maskedPaths": ["/a"], "linux.readonlyPaths": ["/b"]}, {}, ["readonly", "mask", "pivot_root"]),
+        ({"hooks": {"createContainer": [HOOK]}}, {}, ["mount", "mknod", "hook", "pivot_root", "reopen_null"]),
+        ({"hooks": {"startContainer": [HOOK]}}, {}, ["capset", "find_program", "wait_start", "hook", "execve"]),
+        (
+            {"process.terminal": True},
+            {"console": True},
+            ["connect", "spawn", "mount", "console", "pivot_root", "umask"],
+        ),
+        ({"linux.seccomp": SECCOMP}, {}, ["pivot_root", "close_from", "seccomp", "bounding", "setuid"]),
+        (
+            {"linux.seccomp": SECCOMP, "process.noNewPrivileges": True},
+            {},
+            ["close_from", "no_new_privs", "setuid", "capset", "find_program", "seccomp", "wait_start"],
+        ),
+        (
+            {"process.user": {"uid": 5, "gid": 6}},
+            {},
+            ["bounding", "keepcaps", "setgroups", "setgid", "setuid", "capset"],
+        ),
+        ({"process.oomScoreAdj": 5}, {}, ["affinity", "open_proc", "oom_score_adj", "close_slot", "clone"]),
+        ({"process.env": ["A=b"]}, {}, ["umask", "home", "bounding"]),
+        (
+            {"linux.namespaces": namespaces("mount", "uts"), "hostname": "h", "domainname": "d"},
+            {},
+            ["pivot_root", "sethostname", "setdomainname", "bounding"],
+        ),
+        ({}, {"no_pivot": True}, ["mount", "move_root", "execve"]),
+        ({}, {"preserve_fds": 1}, ["keep_fd", "spawn", "place_fd", "close_from"]),
+    ],
+    ids=str,
+)
 def test_order_of(changes, options, order):
     found = ops(plan(changes, **options))
     assert [found.index(op) for op in order] == sorted(found.index(op) for op in order), found
@@ -140,8 +158,12 @@ def test_no_new_keyring():
 
 
 def test_a_notifying_filter_hands_its_listener_over_at_once():
-    rules = {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/l.sock", "listenerMetadata": "m",
-             "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}
+    rules = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "listenerPath": "/run/l.sock",
+        "listenerMetadata": "m",
+        "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}],
+    }
     found = plan({"linux.seccomp": rules})
     at = where(found, "seccomp")
     assert [step.op for step in found.steps[at : at + 3]] == ["seccomp", "send_listener", "release"]
@@ -150,7 +172,8 @@ def test_a_notifying_filter_hands_its_listener_over_at_once():
 
 
 @pytest.mark.parametrize(("changes", "host", "options", "said", "field"), [
-    ({"process.apparmorProfile": "p"}, HostFacts(), {}, "an apparmor profile is not supported yet", "/process/apparmorProfile"),
+    ({"process.apparmorProfile": "p"}, HostFacts(), {}, "an apparmor profile is not supported yet",
+     "/process/apparmorProfile"),
     ({"process.selinuxLabel": "l"}, HostFacts(), {},
      "selinux label is specified in config, but selinux is disabled or not supported", "/process/selinuxLabel"),
     ({"process.ioPriority": {"class": "IOPRIO_CLASS_IDLE"}}, HostFacts(), {}, "process.ioPriority is not supported yet",
@@ -182,7 +205,9 @@ def test_unconfined_is_no_profile():
 @given(documents(), hosts(), st.booleans(), st.integers(0, 3))
 def test_every_plan_keeps_the_rules(config, host, no_pivot, preserved):
     no_pivot = no_pivot and config["linux"]["rootfsPropagation"] != "private"
-    found = compile_plan(parse_spec(config), BUNDLE, host, Options("c1", no_pivot=no_pivot, preserve_fds=preserved), CGROUPS)
+    found = compile_plan(
+        parse_spec(config), BUNDLE, host, Options("c1", no_pivot=no_pivot, preserve_fds=preserved), CGROUPS
+    )
     check_origins(found, config)
     check_arguments(found)
     check_barriers(found)
@@ -231,7 +256,7 @@ def check_slots(found):
     for step in every_step(found):
         if step.lane == "host":
             continue
-        for value, (_, kind) in zip(step.args, OPS[step.op][1]):
+        for value, (_, kind) in zip(step.args, OPS[step.op][1], strict=True):
             assert kind != "slot" or value in (-1, 0, 1) or value in filled, step
     spawn = where(found, "spawn")
     for index, step in enumerate(found.steps):

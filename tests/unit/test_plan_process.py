@@ -55,13 +55,17 @@ def test_no_capabilities_object_keeps_the_full_set():
     assert not {"bounding", "keepcaps", "capset", "ambient"} & set(found)
 
 
-@pytest.mark.parametrize(("host", "changes", "names", "warned"), [
-    (HostFacts(), {}, ["KILL", "FOO"], "[CAP_FOO]"),
-    (HostFacts(), {}, ["ZZ", "FOO", "FOO"], "[CAP_FOO CAP_ZZ]"),
-    (HostFacts(last_cap=4), {}, ["KILL", "CHOWN"], "[CAP_KILL]"),  # a kernel without it
-    (HostFacts(capabilities=CHOWN), {}, ["KILL", "CHOWN"], "[CAP_KILL]"),  # a caller without it
-    (HostFacts(capabilities=CHOWN), user_ns(), ["KILL", "CHOWN"], ""),  # a user namespace has them all
-], ids=str)
+@pytest.mark.parametrize(
+    ("host", "changes", "names", "warned"),
+    [
+        (HostFacts(), {}, ["KILL", "FOO"], "[CAP_FOO]"),
+        (HostFacts(), {}, ["ZZ", "FOO", "FOO"], "[CAP_FOO CAP_ZZ]"),
+        (HostFacts(last_cap=4), {}, ["KILL", "CHOWN"], "[CAP_KILL]"),  # a kernel without it
+        (HostFacts(capabilities=CHOWN), {}, ["KILL", "CHOWN"], "[CAP_KILL]"),  # a caller without it
+        (HostFacts(capabilities=CHOWN), user_ns(), ["KILL", "CHOWN"], ""),  # a user namespace has them all
+    ],
+    ids=str,
+)
 def test_grants_that_cannot_be_given_warn(host, changes, names, warned):
     found = plan(changes | sets(bounding=names, effective=names, permitted=names), host=host)
     expected = f"ignoring unknown or unavailable capabilities: {warned}"
@@ -99,14 +103,18 @@ def test_the_working_directory_is_made(cwd, made):
     assert [step.args for step in steps(plan({"process.cwd": cwd}), "make_path")] == made
 
 
-@pytest.mark.parametrize(("env", "options", "expected", "home"), [
-    (["A=1", "HOME=/h"], {}, ("A=1", "HOME=/h"), False),
-    (["A=1"], {}, ("A=1",), True),
-    (["HOME=", "A=1"], {}, ("A=1",), True),  # empty counts as absent
-    (["HOMER=/h"], {}, ("HOMER=/h",), True),
-    (["HOME=/h"], {"listen_fds": 2}, ("HOME=/h", "LISTEN_FDS=2", "LISTEN_PID=1"), False),
-    (["HOME=/h"], {"notify_dir": "/n"}, ("HOME=/h", "NOTIFY_SOCKET=/run/notify/notify.sock"), False),
-], ids=str)
+@pytest.mark.parametrize(
+    ("env", "options", "expected", "home"),
+    [
+        (["A=1", "HOME=/h"], {}, ("A=1", "HOME=/h"), False),
+        (["A=1"], {}, ("A=1",), True),
+        (["HOME=", "A=1"], {}, ("A=1",), True),  # empty counts as absent
+        (["HOMER=/h"], {}, ("HOMER=/h",), True),
+        (["HOME=/h"], {"listen_fds": 2}, ("HOME=/h", "LISTEN_FDS=2", "LISTEN_PID=1"), False),
+        (["HOME=/h"], {"notify_dir": "/n"}, ("HOME=/h", "NOTIFY_SOCKET=/run/notify/notify.sock"), False),
+    ],
+    ids=str,
+)
 def test_environment(env, options, expected, home):
     found = plan({"process.env": env}, **options)
     assert only(found, "execve").args == (("sh",), expected)
@@ -120,7 +128,9 @@ def test_umask(umask, value):
     assert only(plan({"process.user": user}), "umask").args == (value,)
 
 
-@pytest.mark.parametrize(("listen", "preserve", "numbers"), [(0, 0, []), (2, 0, [3, 4]), (0, 2, [3, 4]), (1, 2, [3, 4, 5])])
+@pytest.mark.parametrize(
+    ("listen", "preserve", "numbers"), [(0, 0, []), (2, 0, [3, 4]), (0, 2, [3, 4]), (1, 2, [3, 4, 5])]
+)
 def test_descriptors_keep_their_numbers(listen, preserve, numbers):
     found = plan(listen_fds=listen, preserve_fds=preserve)
     slots = {step.args[0]: step.args[1] for step in steps(found, "keep_fd")}
@@ -131,7 +141,10 @@ def test_descriptors_keep_their_numbers(listen, preserve, numbers):
 
 
 def test_limits_are_the_hosts_to_set():
-    rlimits = [{"type": "RLIMIT_NOFILE", "soft": 1, "hard": RLIM_INFINITY}, {"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]
+    rlimits = [
+        {"type": "RLIMIT_NOFILE", "soft": 1, "hard": RLIM_INFINITY},
+        {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+    ]
     found = plan({"process.rlimits": rlimits})
     assert [(step.args, step.origin) for step in steps(found, "rlimit")] == [
         ((7, 1, RLIM_INFINITY), "/process/rlimits/0"), ((4, 0, 0), "/process/rlimits/1")]  # fmt: skip
@@ -156,7 +169,9 @@ def test_personality(domain, value):
     assert only(plan({"linux.personality": {"domain": domain}}), "personality").args == (value,)
 
 
-@pytest.mark.parametrize(("cpus", "mask"), [(1, b"\x01" + b"\0" * 7), (64, b"\xff" * 8), (65, b"\xff" * 8 + b"\x01" + b"\0" * 7)])
+@pytest.mark.parametrize(
+    ("cpus", "mask"), [(1, b"\x01" + b"\0" * 7), (64, b"\xff" * 8), (65, b"\xff" * 8 + b"\x01" + b"\0" * 7)]
+)
 def test_affinity_covers_every_cpu_in_whole_longs(cpus, mask):
     assert only(plan(host=HostFacts(cpu_count=cpus)), "affinity").args == (mask,)
 
@@ -164,11 +179,15 @@ def test_affinity_covers_every_cpu_in_whole_longs(cpus, mask):
 # --- security ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("seccomp", "flags"), [
-    (SECCOMP, 4),
-    (SECCOMP | {"flags": []}, 0),
-    (SECCOMP | {"flags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"]}, 6),
-], ids=str)
+@pytest.mark.parametrize(
+    ("seccomp", "flags"),
+    [
+        (SECCOMP, 4),
+        (SECCOMP | {"flags": []}, 0),
+        (SECCOMP | {"flags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"]}, 6),
+    ],
+    ids=str,
+)
 def test_filter_flags(seccomp, flags):
     assert only(plan({"linux.seccomp": seccomp}), "seccomp").args[1:] == (flags, -1)
 
