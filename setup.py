@@ -29,6 +29,7 @@ except ImportError:
 HERE = Path(__file__).resolve().parent
 IMAGE = "pyruntime/native/modules.image"
 LAUNCHER, PLAIN, EMBED = "csrc/launcher.c", "csrc/launcher_plain.c", "csrc/launcher_embed.c"
+WARM = "csrc/launcher_warm.c"
 COMMIT = "pyruntime/COMMIT"
 VERSION = sysconfig.get_python_version()
 WARNINGS = ["-O2", "-std=gnu11", "-Wall", "-Wextra", "-Wshadow", "-Werror"]
@@ -72,7 +73,7 @@ def compile_embedded(target: Path, folder: Path, *, trimmed: bool) -> None:
     config_object = folder / "config.o"
     run([*shlex.split(os.environ.get("CC", "cc")), "-O2", "-fno-pie", f"-I{sysconfig.get_path('include')}",
          f"-I{sysconfig.get_path('include')}/internal", "-c", "-o", str(config_object), str(config)])  # fmt: skip
-    run([*compiler(), *flags, "-o", str(target), LAUNCHER, EMBED, str(config_object), "-Wl,--as-needed",
+    run([*compiler(), *flags, "-o", str(target), LAUNCHER, EMBED, WARM, str(config_object), "-Wl,--as-needed",
          "-Wl,--export-dynamic", "-Wl,-z,noseparate-code", "-s", str(library / f"libpython{VERSION}.a"), *linked])  # fmt: skip
 
 
@@ -170,7 +171,7 @@ class BuildScripts(build_scripts):
 
     def get_source_files(self) -> list[str]:
         """What a source distribution needs for this command."""
-        return [LAUNCHER, PLAIN, EMBED, "csrc/launcher.h"]
+        return [LAUNCHER, PLAIN, EMBED, WARM, "csrc/launcher.h"]
 
     def run(self) -> None:
         """Leaves the launcher in the folder of built scripts."""

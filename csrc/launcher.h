@@ -20,6 +20,9 @@ struct place {
 /* Runs the program inside this process. Returns only if that is not possible, with nothing changed. */
 void run_embedded(const struct place *place, int argc, char **argv);
 
+/* Begins what joining a cgroup has to wait for, for the verbs that do; launcher_warm.c. */
+void warm_up(int argc, char **argv);
+
 /* The plain way: execve of python3 -I -S. */
 _Noreturn void run_python(const struct place *place, int argc, char **argv);
 

@@ -401,6 +401,7 @@ void run_embedded(const struct place *place, int argc, char **argv)
     for (size_t i = 0; i < 2; i++)
         if (!(entry = entry_of(needed[i])) || source_of(entry, path) < 0 || !is_fresh(entry, path))
             return;
+    warm_up(argc, argv); /* no earlier: should the way lead to execve, it would wait for the thread */
     if (initialise(place) < 0)
         return;
     run_boot(argc, argv);

@@ -103,7 +103,7 @@ def _call(called: Verb, parsed: Parsed, arguments: Parsed, log: Log) -> int:
         return verbs.FUNCTIONS[called.name](call)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - the outermost frame
+    except Exception as error:
         if log.debugging:
             _print_traceback(error)
         failure = _worded(error)
@@ -128,7 +128,9 @@ def settings_of(parsed: Parsed, log: Log) -> Settings:
     root = absolute(values["root"]) if values["root"] else default_root()
     if root == "/":
         raise UsageError("Option --root argument should not be set to /")
-    return Settings(root=root, cgroup_manager=manager, rootless=rootless, debug=log.debugging, warn=log.warn)
+    embedded = "_pyruntime_launcher" in sys.modules  # which has begun to warm up long ago (csrc/launcher_warm.c)
+    return Settings(root=root, cgroup_manager=manager, rootless=rootless, debug=log.debugging, warm_up=not embedded,
+                    warn=log.warn)  # fmt: skip
 
 
 def default_root() -> str:
