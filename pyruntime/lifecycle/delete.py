@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from posix import listdir
-
 from pyruntime.errors import HostError, NotFoundError, RuntimeFailure
 from pyruntime.lifecycle import cleanup, state, states, store
 
@@ -54,8 +52,8 @@ def _delete(settings: Settings, entry: store.Entry, *, force: bool) -> None:
 
 
 def _foreign(entry: store.Entry, *, force: bool) -> None:
-    """No state of ours: an empty directory (or one with only our temporary files) goes, anything else stays."""
-    names = [name for name in listdir(entry.fd) if name not in ("identity.tmp", "state.json.tmp")]
+    """No state of ours: a directory with nothing in it but our empty names goes, anything else stays."""
+    names = entry.foreign_names()
     if names:
         raise HostError(f"container does not exist: {entry.path} is not a container of pyruntime", value=" ".join(names),
                         hint="nothing in it was touched; remove it by hand if it is not needed")
