@@ -155,6 +155,16 @@ static void reset_signals(void)
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, zero, NULL, 8);
 }
 
+/* A caller may have closed its stdio: no pipe or file of ours may become the container's. */
+static void fill_stdio(void)
+{
+    int number;
+
+    for (number = 0; number < 3; number++)
+        if (fcntl(number, F_GETFD) < 0)
+            open("/dev/null", O_RDWR);
+}
+
 int main(void)
 {
     static struct ctx c;
@@ -166,6 +176,7 @@ int main(void)
     reset_signals();
     prctl(PRCTL_SET_NAME, "container-init");
     umask(0);
+    fill_stdio();
     syscall(NR_CLOSE_RANGE, 4u, ~0u, 0u);
     ret = chdir("/") < 0 ? -errno : wire_start(&c);
     if (ret < 0)

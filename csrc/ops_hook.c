@@ -4,8 +4,7 @@
 #include "init.h"
 
 #include <poll.h>
-#include <stdlib.h>
-#include <sys/syscall.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -16,15 +15,15 @@ struct hook {
     int umask_done;
     int in[2], out[2]; /* the pipes: [0] read end, [1] write end */
     int pid, pidfd;
-    volatile int err; /* written by the child before it ends without execve */
-    char state[3][24];
+    volatile int *err; /* shared with the child, which sets it when it ends without execve */
+    char own_pid[24];
     const char *part[3]; /* what is left to write to its stdin */
     int parts_done;
     size_t output;
     char tail[DETAIL_MAX - 16]; /* the last of its output */
 };
 
-/* The child's half; shares memory with the parent, which sleeps until execve or _exit. */
+/* The child's half. With a true vfork it runs in the parent's memory, while the parent sleeps. */
 static _Noreturn void hook_child(struct hook *h)
 {
     static const unsigned long zero[8];
@@ -40,18 +39,17 @@ static _Noreturn void hook_child(struct hook *h)
         syscall(NR_CLOSE_RANGE, 3u, ~0u, 0u);
         execve(h->path, h->argv, h->env);
     }
-    h->err = errno;
+    *h->err = errno;
     _exit(127);
 }
 
 /* vfork lives in a function of its own: no variable of it is needed after the child has run in this frame. */
 static __attribute__((noinline)) int hook_spawn(struct hook *h)
 {
-    h->err = 0;
     h->pid = vfork();
     if (h->pid == 0)
         hook_child(h);
-    return h->pid < 0 ? -errno : -h->err;
+    return h->pid < 0 ? -errno : 0;
 }
 
 /* Pipes that cannot hold us up: our ends do not block. */
@@ -189,10 +187,10 @@ static void hook_prepare(struct ctx *c, const struct step *s, struct hook *h)
         default_argv[0] = (char *)(uintptr_t)h->path;
         h->argv = default_argv;
     }
-    put_pid(h->state[1]);
+    put_pid(h->own_pid);
     h->part[0] = state != 0 ? plan_strv_at(&c->plan, state, 0) : "";
     /* One string is the whole state, for a hook that is told the pid of another process. */
-    h->part[1] = plan_strv_count(&c->plan, state) == 2 ? h->state[1] : "";
+    h->part[1] = plan_strv_count(&c->plan, state) == 2 ? h->own_pid : "";
     h->part[2] = plan_strv_count(&c->plan, state) == 2 ? plan_strv_at(&c->plan, state, 1) : "";
 }
 
@@ -211,7 +209,7 @@ static int hook_run(struct hook *h, int64_t timeout_ms, int *status)
         ret = hook_serve(h, timeout_ms);
     if (h->pid > 0)
         *status = hook_reap(h, ret < 0);
-    return ret;
+    return *h->err != 0 ? -*h->err : ret;
 }
 
 /* -ECHILD with the wait status as value when the hook failed; -ETIMEDOUT when it was killed for the time it took;
@@ -224,6 +222,9 @@ int op_hook(struct ctx *c, const struct step *s)
     int status = 0, ret;
 
     hook_prepare(c, s, &h);
+    h.err = mmap(NULL, sizeof *h.err, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (h.err == MAP_FAILED)
+        return -errno;
     ignore[0] = (unsigned long)(uintptr_t)SIG_IGN;
     syscall(SYS_rt_sigaction, SIGPIPE, ignore, NULL, 8);
     ret = hook_run(&h, s->arg[3], &status);
@@ -239,5 +240,6 @@ int op_hook(struct ctx *c, const struct step *s)
     close_fd(&h.in[1]);
     close_fd(&h.out[0]);
     close_fd(&h.pidfd);
+    munmap((void *)(uintptr_t)h.err, sizeof *h.err);
     return ret;
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 import stat
 import struct
 import subprocess
@@ -134,6 +135,23 @@ def test_nothing_of_the_caller_is_left(init_program: Path, tmp_path: Path) -> No
     assert os.readlink(f"/proc/{run.pid}/cwd") == "/"
     assert set(os.listdir(f"/proc/{run.pid}/fd")) == {"0", "1", "2", "3"}
     run.close()
+
+
+def test_closed_stdio_becomes_the_null_device(init_program: Path) -> None:
+    """Started without 0, 1 and 2, it has all three, and none of them is one of its own descriptors."""
+    command = f'exec {init_program} 0<&- 1>&- 2>&-'
+    host, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    child = subprocess.Popen(["/bin/sh", "-c", command], preexec_fn=lambda: os.dup2(remote.fileno(), 3), pass_fds=(3,))
+    remote.close()
+    memfd = os.memfd_create("plan")
+    os.write(memfd, pack([Step("barrier", 1)]))
+    socket.send_fds(host, [struct.pack("<Iiii", 1, -1, 0, 1)], [memfd])
+    os.close(memfd)
+    host.settimeout(10)
+    assert host.recv(100)
+    assert [os.readlink(f"/proc/{child.pid}/fd/{n}") for n in range(3)] == ["/dev/null"] * 3
+    host.close()
+    assert child.wait(10) == 1
 
 
 # --- namespaces and ids ---------------------------------------------------------------------------------------------

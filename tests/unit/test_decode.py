@@ -137,7 +137,7 @@ def test_damage_is_refused(program: Path, damage: Callable[[bytearray], None], w
 @pytest.mark.parametrize("step", [
     Step("place_fd", 2, 3), Step("place_fd", -1, 1), Step("place_fd", 2, -1), Step("close_from", 2),
     Step("close_from", 4), Step("execve", (), ()), Step("execve", None, ("A=b",)),
-    Step("hook", "/bin/true", None, None, 0, ("only one",), None), Step("setgroups", b"\1\2\3"),
+    Step("hook", "/bin/true", None, None, 0, (), None), Step("hook", "/bin/true", None, None, 0, ("a", "b", "c"), None), Step("setgroups", b"\1\2\3"),
     Step("seccomp", b"\0" * 9, 0, -1), Step("seccomp", None, 0, -1), Step("barrier", 7),
     Step("mount", "tmpfs", None, None, (), 0, 0), Step("find_program", None, ()), Step("mask", None),
 ], ids=lambda step: f"{step.op}{step.args}")
