@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.system.runtime import TOKEN
+from tests.system.runtime import TOKEN, children, reap
 
 if TYPE_CHECKING:
     from tests.system.runtime import Runtime
@@ -49,26 +48,6 @@ def world() -> set[tuple[str, str]]:
 def cgroups() -> list[str]:
     """Every cgroup directory named for a container of this test run."""
     return [f"{top}/{name}" for top, names, _ in os.walk(CGROUPS) for name in names if TOKEN in name]
-
-
-def children() -> list[int]:
-    """Children of this process, adopted ones included."""
-    return [int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()]
-
-
-def reap() -> None:
-    """Take the exit status of adopted processes that have ended: for them this process is what a shim is."""
-    for pid in children():
-        if _state(pid) == "Z":
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
-
-
-def _state(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
 
 
 def _name(pid: int) -> str:

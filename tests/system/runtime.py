@@ -12,11 +12,11 @@ import signal
 import subprocess
 import tempfile
 import time
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.system.bundle import Bundle
 
@@ -112,6 +112,7 @@ class Runtime:
                 yield container
             finally:
                 deleted = self("delete", "--force", container.id)
+                reap()
         assert deleted.code == 0, deleted
 
     @contextlib.contextmanager
@@ -147,6 +148,29 @@ class Foreground(NamedTuple):
     id: str
     call: subprocess.Popen[bytes]
     out: IO[bytes]
+
+
+def children() -> list[int]:
+    """Children of this process, adopted ones included."""
+    return [int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()]
+
+
+def reap() -> None:
+    """Take the exit status of adopted processes that have ended: for them this process is what a shim is.
+
+    Without it the init of a pid namespace waits for them (contract 1.8, stuck init).
+    """
+    for pid in children():
+        if _state(pid) == "Z":
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def finish(call: subprocess.Popen[bytes], timeout_s: float = TIMEOUT_S) -> int:
