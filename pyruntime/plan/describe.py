@@ -257,6 +257,7 @@ WORDS: dict[str, Callable[..., str]] = {
     "move_mount": lambda slot, target, flags: f"slot {slot} on {target}{_notes(flags)}",
     "mount_setattr": _setattr,
     "remount": _remount,
+    "copy_up": lambda target, _slot: f"what {target} covers",
     "mknod": lambda path, mode, dev, uid, gid: f"{path} {_device(mode, dev)} {_mode(mode)} {uid}:{gid}",
     "symlink": lambda text, path, flags: f"{path} -> {text}{_notes(flags)}",
     "umount": lambda path, flags: f"{path}{' [detach]' if flags & MNT_DETACH else ''}",

@@ -107,8 +107,8 @@ PROPAGATION = {
 
 KINDS = {"bind": MS_BIND, "rbind": MS_BIND | MS_REC, "remount": MS_REMOUNT}
 
-REFUSED = frozenset(("idmap", "ridmap", "tmpcopyup", "copy-symlink"))
-FOLLOW = frozenset(("src-nofollow", "dest-nofollow"))
+REFUSED = frozenset(("idmap", "ridmap", "copy-symlink"))
+CARRIED_OUT = frozenset(("src-nofollow", "dest-nofollow", "tmpcopyup"))
 
 # What mount(2) calls an attribute, for kernels and sandboxes without mount_setattr.
 ATTR_TO_MS = (
@@ -141,7 +141,7 @@ class Split(Record):
     propagation: tuple[int, ...] = ()
     superblock: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
-    other: tuple[str, ...] = ()  # options of ours that are not flags: src-nofollow, idmap, ...
+    other: tuple[str, ...] = ()  # options that are neither flags nor data: src-nofollow, tmpcopyup, idmap
 
 
 def split_options(options: tuple[str, ...]) -> Split:
@@ -164,7 +164,7 @@ def split_options(options: tuple[str, ...]) -> Split:
             rec_clr = rec_clr & ~(bits[0] & ~bits[1]) | bits[1]
         elif option in SUPERBLOCK:
             superblock.append(SUPERBLOCK[option])
-        elif option in REFUSED or option in FOLLOW or option.startswith(("idmap=", "ridmap=")):
+        elif option in REFUSED or option in CARRIED_OUT or option.startswith(("idmap=", "ridmap=")):
             other.append(option)
         elif option not in WITHOUT_EFFECT:
             data.extend(split_data(option))
@@ -283,9 +283,12 @@ def _refuse(mount: Mount, split: Split, origin: str) -> None:
         raise SpecError("id-mapped mounts are not supported yet", field=field,
                         hint="remove the mappings and give the source the owner that the container needs")  # fmt: skip
     for option in split.other:
-        if option not in FOLLOW:
+        if option not in CARRIED_OUT:
             raise SpecError(f"mount option {option!r} is not supported yet", field=f"{origin}/options", value=option,
                             hint="remove the option from this mount")  # fmt: skip
+    if "tmpcopyup" in split.other and (mount.type != "tmpfs" or split.kind):
+        raise SpecError("tmpcopyup is only allowed for tmpfs mounts", field=f"{origin}/options", value=mount.type,
+                        hint="make it a tmpfs, or remove the option")  # fmt: skip
 
 
 def _after(out: Mounts, split: Split, target: str, origin: str) -> None:
@@ -376,8 +379,14 @@ def _tmpfs(out: Mounts, mount: Mount, split: Split, target: str, origin: str) ->
     if split.attr_set & ATTR_RDONLY:
         out.late.append(setattr_step(target, ATTR_RDONLY, 0, f"{origin}/options"))
     flags = 0 if any(key.startswith("mode=") for key in split.data) else F_INHERIT_MODE
-    data = split.superblock + split.data
-    _mount(out, "tmpfs", mount.source or "tmpfs", target, data, split.attr_set & ~ATTR_RDONLY, origin, flags)
+    source, data, attrs = mount.source or "tmpfs", split.superblock + split.data, split.attr_set & ~ATTR_RDONLY
+    if "tmpcopyup" in split.other:
+        # The mount keeps hold of the directory it covers for the very next step: it has no alternatives here.
+        out.init.append(init_step("make_path", (target, 0o755, 0, -1), origin))
+        out.init.append(init_step("mount", ("tmpfs", source, target, data, attrs, flags), origin))
+        out.init.append(init_step("copy_up", (target, -1), f"{origin}/options"))
+    else:
+        _mount(out, "tmpfs", source, target, data, attrs, origin, flags)
     _after(out, split, target, origin)
 
 

@@ -257,7 +257,8 @@ def test_a_read_only_bind_on_dev_is_late_too():
     [
         ("none", ["bind", "size=1"], "bind mounts cannot have any filesystem-specific options applied"),
         ("none", ["bind", "idmap"], "mount option 'idmap' is not supported yet"),
-        ("tmpfs", ["tmpcopyup"], "mount option 'tmpcopyup' is not supported yet"),
+        ("none", ["bind", "tmpcopyup"], "tmpcopyup is only allowed for tmpfs mounts"),
+        ("ext4", ["tmpcopyup"], "tmpcopyup is only allowed for tmpfs mounts"),
         ("none", ["bind", "copy-symlink"], "mount option 'copy-symlink' is not supported yet"),
     ],
     ids=str,
@@ -266,6 +267,15 @@ def test_refused(kind, options, said):
     with pytest.raises(SpecError) as caught:
         mount(kind=kind, options=options)
     assert (str(caught.value), caught.value.field) == (said, "/mounts/0/options")
+
+
+def test_tmpcopyup_follows_its_mount_before_it_is_read_only():
+    found = mount(kind="tmpfs", options=["tmpcopyup", "ro"])
+    at = where(found, "mount")
+    assert [step.op for step in found.steps[at - 1 : at + 2]] == ["make_path", "mount", "copy_up"]
+    assert only(found, "mount").alternatives == ()  # the next step by number is the copy
+    assert only(found, "copy_up").args == ("/d", -1)
+    assert where(found, "mount_setattr") > at + 1
 
 
 def test_mappings_of_a_mount_are_refused():
