@@ -40,12 +40,17 @@ def run(command: list[str]) -> None:
     subprocess.run(command, check=True, cwd=HERE)
 
 
+def cc() -> list[str]:
+    """The words of $CC, or cc."""
+    return shlex.split(os.environ.get("CC", "cc"))
+
+
 def compiler() -> list[str]:
     """The C compiler's words, with the interpreter of this build as the launcher's last resort."""
     interpreter = Path(sysconfig.get_config_var("BINDIR")) / f"python{VERSION}"
     defines = {"BUILD_PYTHON": interpreter, "BUILD_VERSION": VERSION, "BUILD_PREFIX": sys.base_prefix,
                "BUILD_STDLIB": os.path.dirname(os.__file__)}  # fmt: skip
-    return [*shlex.split(os.environ.get("CC", "cc")), *WARNINGS, *[f'-D{key}="{text}"' for key, text in defines.items()]]
+    return [*cc(), *WARNINGS, *[f'-D{key}="{text}"' for key, text in defines.items()]]
 
 
 def compile_plain(target: Path) -> None:
@@ -71,10 +76,12 @@ def compile_embedded(target: Path, folder: Path, *, trimmed: bool) -> None:
     config = folder / "config.c"
     config.write_text("".join(lines), encoding="utf-8")
     config_object = folder / "config.o"
-    run([*shlex.split(os.environ.get("CC", "cc")), "-O2", "-fno-pie", f"-I{sysconfig.get_path('include')}",
-         f"-I{sysconfig.get_path('include')}/internal", "-c", "-o", str(config_object), str(config)])  # fmt: skip
-    run([*compiler(), *flags, "-o", str(target), LAUNCHER, EMBED, WARM, str(config_object), "-Wl,--as-needed",
-         "-Wl,--export-dynamic", "-Wl,-z,noseparate-code", "-s", str(library / f"libpython{VERSION}.a"), *linked])  # fmt: skip
+    include = sysconfig.get_path("include")
+    headers = [f"-I{include}", f"-I{include}/internal"]
+    run([*cc(), "-O2", "-fno-pie", *headers, "-c", "-o", str(config_object), str(config)])
+    linked = ["-Wl,--as-needed", "-Wl,--export-dynamic", "-Wl,-z,noseparate-code", "-s",
+              str(library / f"libpython{VERSION}.a"), *linked]  # fmt: skip
+    run([*compiler(), *flags, "-o", str(target), LAUNCHER, EMBED, WARM, str(config_object), *linked])
 
 
 def works(launcher: Path, folder: Path) -> bool:

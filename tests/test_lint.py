@@ -12,12 +12,17 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    """A command in the checkout."""
+    return subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
 def run_module(name: str, *words: str) -> subprocess.CompletedProcess[str]:
     """`python -m NAME WORDS` in the checkout; skips when the tool is not installed."""
     probe = subprocess.run([sys.executable, "-m", name, "--version"], capture_output=True, check=False)
     if probe.returncode != 0:
         pytest.skip(f"needs {name}: pip install {name}")
-    return subprocess.run([sys.executable, "-m", name, *words], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    return run(sys.executable, "-m", name, *words)
 
 
 def test_ruff() -> None:
@@ -33,7 +38,7 @@ def test_mypy() -> None:
 def test_c_format() -> None:
     if shutil.which("clang-format") is None:
         pytest.skip("needs clang-format")
-    result = subprocess.run(["make", "-s", "-C", "csrc", "check-format"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    result = run("make", "-s", "-C", "csrc", "check-format")
     assert result.returncode == 0, result.stderr
 
 

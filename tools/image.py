@@ -10,7 +10,6 @@ compiler's own switch.
 """
 
 from __future__ import annotations
-
 import __future__
 
 import ast

@@ -13,13 +13,13 @@ verbs write to descriptors.
 
 from __future__ import annotations
 
-import builtins
-import sys
-
 import _imp
-import _pyruntime_launcher as launcher
+import builtins
 import posix
+import sys
 from _frozen_importlib import ModuleSpec
+
+import _pyruntime_launcher as launcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

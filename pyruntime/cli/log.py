@@ -135,7 +135,7 @@ def _escape(char: str) -> str:
 
 def _place() -> dict[str, str]:
     """Function and file of the code that logs: the first frame outside this module."""
-    frame = sys._getframe(1)
+    frame = sys._getframe(1)  # noqa: SLF001 - what the logging package uses too
     while frame.f_back is not None and frame.f_code.co_filename == _place.__code__.co_filename:
         frame = frame.f_back
     return {"func": frame.f_code.co_qualname, "file": f"{frame.f_code.co_filename}:{frame.f_lineno}"}

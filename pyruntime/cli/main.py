@@ -42,7 +42,7 @@ def entry() -> NoReturn:
     for stream in (getattr(sys, "stdout", None), getattr(sys, "stderr", None)):  # absent before full initialisation
         if stream is not None:
             stream.flush()
-    posix._exit(status)
+    posix._exit(status)  # noqa: SLF001 - its public name
 
 
 def main(argv: list[str]) -> int:
@@ -103,7 +103,7 @@ def _call(called: Verb, parsed: Parsed, arguments: Parsed, log: Log) -> int:
         return verbs.FUNCTIONS[called.name](call)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the outermost frame
         if log.debugging:
             _print_traceback(error)
         failure = _worded(error)

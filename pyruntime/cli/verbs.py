@@ -53,7 +53,7 @@ def create(call: Call) -> int:
     from pyruntime.lifecycle.create import create as lifecycle_create
 
     bundle = absolute(call.values["bundle"] or ".")
-    lifecycle_create(call.settings, call.container_id, bundle, **_create_flags(call, bundle))  # init is the caller's now
+    lifecycle_create(call.settings, call.container_id, bundle, **_create_flags(call, bundle))
     return 0
 
 

@@ -74,7 +74,9 @@ def test_stderr_gets_record_and_details(capfd: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize("prefix", ["", "file:"])
-def test_file_gets_the_record_and_stderr_the_bare_line(prefix: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_file_gets_the_record_and_stderr_the_bare_line(
+    prefix: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "log"
     path.write_text("before\n")
     lines = fail_into(open_log(f"{prefix}{path}", "text", "", debug=False), capfd).splitlines()
@@ -119,9 +121,14 @@ def test_the_file_is_made_with_mode_0644(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("level", "debug", "shown"),
-    [("", False, ["warning"]), ("error", False, []), ("warning", False, ["warning"]), ("debug", False, ["warning", "debug"]),
-     ("", True, ["warning", "debug"])],
-)  # fmt: skip
+    [
+        ("", False, ["warning"]),
+        ("error", False, []),
+        ("warning", False, ["warning"]),
+        ("debug", False, ["warning", "debug"]),
+        ("", True, ["warning", "debug"]),
+    ],
+)
 def test_levels(level: str, debug: bool, shown: list[str], tmp_path: Path) -> None:  # noqa: FBT001 - a table column
     path = tmp_path / "log"
     log = open_log(str(path), "text", level, debug=debug)
@@ -131,7 +138,8 @@ def test_levels(level: str, debug: bool, shown: list[str], tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("words", "message"), [(("", "xml", ""), "invalid log-format: xml"), (("", "text", "loud"), "invalid log-level: loud")]
+    ("words", "message"),
+    [(("", "xml", ""), "invalid log-format: xml"), (("", "text", "loud"), "invalid log-level: loud")],
 )
 def test_refused(words: tuple[str, str, str], message: str) -> None:
     with pytest.raises(UsageError) as caught:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from pathlib import Path
 from collections.abc import Callable
+from pathlib import Path  # noqa: TC003 - fixtures look at annotations
 
 import pytest
 
@@ -20,7 +20,6 @@ from pyruntime.cli.ps_table import ps_table
 from pyruntime.errors import HostError, RuntimeFailure, SpecError
 
 
-
 @pytest.fixture
 def call(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
     """`call(words)` gives (exit code, stdout, stderr) of the command with a root of its own."""
@@ -32,6 +31,7 @@ def call(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., tup
     return run
 
 
+NO_CONFIG = "JSON specification file config.json not found"
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -66,10 +66,10 @@ def message(stderr: str) -> str:
         (["ps", "--format", "xml", "x"], 1, "invalid format option"),
         (["events", "--interval", "0", "x"], 1, "duration interval must be greater than 0"),
         (["kill", "--regex", "("], 1, "invalid regular expression"),
-        (["create", "--bundle", "/nonexistent", "x"], 1, "pyruntime create failed: JSON specification file config.json not found"),
-        (["run", "--bundle", "/nonexistent", "x"], 1, "pyruntime run failed: JSON specification file config.json not found"),
-        (["run", "/nonexistent/"], 1, "pyruntime run failed: JSON specification file config.json not found"),
-        (["explain", "/nonexistent"], 1, "JSON specification file config.json not found"),
+        (["create", "--bundle", "/nonexistent", "x"], 1, f"pyruntime create failed: {NO_CONFIG}"),
+        (["run", "--bundle", "/nonexistent", "x"], 1, f"pyruntime run failed: {NO_CONFIG}"),
+        (["run", "/nonexistent/"], 1, f"pyruntime run failed: {NO_CONFIG}"),
+        (["explain", "/nonexistent"], 1, NO_CONFIG),
     ],
     ids=str,
 )
@@ -155,8 +155,8 @@ def test_list_of_a_root_that_is_missing(call: Call, tmp_path: Path) -> None:
 
 
 def test_list_table() -> None:
-    state = {"id": "a-long-identifier", "pid": 7, "status": "running", "bundle": "/b", "created": "now", "owner": "root"}
-    assert list_table([state]).splitlines() == [
+    state = {"id": "a-long-identifier", "pid": 7, "status": "running", "bundle": "/b", "created": "now"}
+    assert list_table([state | {"owner": "root"}]).splitlines() == [
         "ID                  PID         STATUS      BUNDLE      CREATED     OWNER",
         "a-long-identifier   7           running     /b          now         root",
     ]
@@ -188,8 +188,15 @@ def test_details_go_to_stderr_and_not_to_the_log(call: Call, tmp_path: Path) -> 
     ],
     ids=str,
 )
-@pytest.mark.parametrize(("name", "code", "prefix"), [("state", 1, ""), ("create", 1, "pyruntime create failed: "),
-                                                      ("run", 1, "pyruntime run failed: "), ("exec", 255, "exec failed: ")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "code", "prefix"),
+    [
+        ("state", 1, ""),
+        ("create", 1, "pyruntime create failed: "),
+        ("run", 1, "pyruntime run failed: "),
+        ("exec", 255, "exec failed: "),
+    ],
+)
 def test_every_error_is_one_line(error: Exception, text: str, name: str, code: int, prefix: str, call: Call,
                                  monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     def fail(_: verbs.Call) -> int:
@@ -222,7 +229,12 @@ def test_an_obsolete_flag_warns(call: Call) -> None:
 
 @pytest.mark.parametrize(
     ("words", "bundle", "is_given"),
-    [(["run", "."], ".", False), (["run", "./b"], "b", False), (["run", "-b", "b", "x"], "b", True), (["run", "x"], ".", True)],
+    [
+        (["run", "."], ".", False),
+        (["run", "./b"], "b", False),
+        (["run", "-b", "b", "x"], "b", True),
+        (["run", "x"], ".", True),
+    ],
     ids=str,
 )
 def test_run_takes_a_bundle_or_an_id(words: list[str], bundle: str, is_given: bool, call: Call,  # noqa: FBT001 - a table column
@@ -230,9 +242,10 @@ def test_run_takes_a_bundle_or_an_id(words: list[str], bundle: str, is_given: bo
     import pyruntime.lifecycle.run
 
     seen: list[tuple[str, str, dict[str, object]]] = []
-    monkeypatch.setattr(pyruntime.lifecycle.run, "run", lambda _, name, path, **flags: seen.append((name, path, flags)) or 0)
+    replaced = pyruntime.lifecycle.run
+    monkeypatch.setattr(replaced, "run", lambda _, name, path, **flags: seen.append((name, path, flags)) or 0)
     monkeypatch.chdir(tmp_path)
-    assert call(*words, )[0] == 0
+    assert call(*words )[0] == 0
     name, path, flags = seen[0]
     assert path == absolute(bundle, str(tmp_path))
     assert (name == "x") is is_given
@@ -252,7 +265,8 @@ def test_paths_of_create(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     seen: list[dict[str, object]] = []
     monkeypatch.setattr(pyruntime.lifecycle.create, "create", lambda *_, **flags: seen.append(flags) or 0)
     monkeypatch.chdir(tmp_path)
-    call("create", "-b", "b", "--pid-file", "p", "--console-socket", "c", "--pidfd-socket", "/q", "--preserve-fds", "2", "x")
+    sockets = ("--console-socket", "c", "--pidfd-socket", "/q")
+    call("create", "-b", "b", "--pid-file", "p", *sockets, "--preserve-fds", "2", "x")
     assert seen[0]["pid_file"] == f"{tmp_path}/p"
     assert seen[0]["console_socket"] == f"{tmp_path}/b/c"
     assert seen[0]["pidfd_socket"] == "/q"
@@ -260,7 +274,8 @@ def test_paths_of_create(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("pid", "count", "passed"), [("own", "3", 3), ("1", "3", 0), ("own", "x", 0), ("own", "-1", 0), ("own", "", 0), ("own", "9" * 9, 0)]
+    ("pid", "count", "passed"),
+    [("own", "3", 3), ("1", "3", 0), ("own", "x", 0), ("own", "-1", 0), ("own", "", 0), ("own", "9" * 9, 0)],
 )
 def test_socket_activation(pid: str, count: str, passed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     import posix

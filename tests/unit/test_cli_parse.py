@@ -91,7 +91,7 @@ def test_help_is_known_to_every_verb(name: str, word: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("5s", 5), ("1m", 60), ("1h2m3s", 3723), ("250ms", 0.25), ("1.5s", 1.5), ("0", 0), ("-1s", -1), ("+2s", 2), ("3us", 3e-6)],
+    [("5s", 5), ("1m", 60), ("1h2m3s", 3723), ("250ms", 0.25), ("1.5s", 1.5), ("0", 0), ("-1s", -1), ("+2s", 2)],
 )
 def test_duration(text: str, seconds: float) -> None:
     assert duration_s(text) == pytest.approx(seconds)
@@ -99,7 +99,7 @@ def test_duration(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "5", "s", "5x", "5s5", ".", "-", "1s 2s", "1..2s"])
 def test_no_duration(text: str) -> None:
-    with pytest.raises(ValueError, match=".*"):
+    with pytest.raises(ValueError, match=r"^"):
         duration_s(text)
 
 
