@@ -37,6 +37,8 @@ V1 = CgroupFacts("v1", (
 HYBRID = CgroupFacts("hybrid", (*V1.hierarchies, Hierarchy("/sys/fs/cgroup/unified", (), version=2)))
 V2 = CgroupFacts("v2", (Hierarchy("/sys/fs/cgroup", (), version=2, v2_controllers=("cpu", "memory")),))
 ROOTLESS = HostFacts(euid=1000, egid=1000, capabilities=0, cgroup=V2)
+HOST = HostFacts()
+NO_CGROUPS = CgroupPlan()
 BUNDLE = BundleFacts("/b", "/b/rootfs")
 
 
@@ -65,9 +67,9 @@ def spec(changes: dict[str, Any] | None = None) -> Spec:
 def plan(
     changes: dict[str, Any] | None = None,
     *,
-    host: HostFacts = HostFacts(),
+    host: HostFacts = HOST,
     bundle: BundleFacts = BUNDLE,
-    cgroup: CgroupPlan = CgroupPlan(),
+    cgroup: CgroupPlan = NO_CGROUPS,
     **options: Any,
 ) -> Plan:
     """The plan of the config with these changes; `options` are fields of Options."""

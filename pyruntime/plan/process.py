@@ -233,7 +233,7 @@ def refuse_unsupported(process: Process, linux: Linux) -> None:
     """Raise SpecError for what this version cannot carry out: nothing asked for may be dropped silently (S5)."""
     if process.selinux_label:
         raise SpecError("selinux label is specified in config, but selinux is disabled or not supported",
-                        field="/process/selinuxLabel", value=process.selinux_label, hint="remove the label")  # fmt: skip
+                        field="/process/selinuxLabel", value=process.selinux_label, hint="drop the label")  # fmt: skip
     apparmor = "" if process.apparmor_profile == "unconfined" else process.apparmor_profile
     for field, name, value in (
         ("/process/apparmorProfile", "an apparmor profile", apparmor),

@@ -47,12 +47,12 @@ class HostStep(Record):
 
 def init_step(op: str, args: tuple[Arg, ...], origin: str = "", tolerate: tuple[int, ...] = ()) -> Step:
     """A step of the init lane without alternatives; quicker than filling in defaults."""
-    return Step(op, args, origin, tolerate, (), 0, False)  # noqa: FBT003 - a field, and keywords are slow
+    return Step(op, args, origin, tolerate, (), 0, False)
 
 
 def either(op: str, args: tuple[Arg, ...], origin: str, *alternatives: Step) -> Step:
     """A step of the init lane with what runs instead of it."""
-    return Step(op, args, origin, (), alternatives, 0, False)  # noqa: FBT003 - a field, and keywords are slow
+    return Step(op, args, origin, (), alternatives, 0, False)
 
 
 def instead(on_errno: int, op: str, args: tuple[Arg, ...], origin: str = "", *, retry: bool = False) -> Step:

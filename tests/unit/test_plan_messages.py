@@ -192,7 +192,8 @@ def test_the_hint_names_the_namespace(kind, hint):
 # --- no hint brings in what callers match -----------------------------------------------------------------------------
 
 LADDER = ("permission denied", "operation not permitted", "is a directory", "not a directory",
-          "no such file or directory", "executable file not found", "open executable", "does not exist", "no such process",
+          "no such file or directory", "executable file not found", "open executable", "does not exist",
+          "no such process",
           "process already finished")  # contract 1.7  # fmt: skip
 ALL_HINTS = [
     *messages.HINTS.values(),
