@@ -87,10 +87,11 @@ _Noreturn void leave(const struct ctx *c, int code)
 }
 
 /* Report the failure of `step` where somebody listens, and end. */
-static _Noreturn void fail(const struct ctx *c, int32_t step, int err)
+static _Noreturn void fail(struct ctx *c, int32_t step, int err)
 {
     int fd = c->err_fd >= 0 ? c->err_fd : c->socket;
 
+    wire_taken(c);
     if (fd >= 0)
         wire_send(fd, MSG_ERROR, step, err, c->value, c->detail, c->detail_size);
     leave(c, c->ready ? 255 : 1);
@@ -136,8 +137,9 @@ static void run_with_alternatives(struct ctx *c, uint32_t index)
         other_ret = run_step(c, i);
         if (other_ret < 0)
             fail(c, (int32_t)i, -other_ret);
-        if (c->socket >= 0)
-            wire_send(c->socket, MSG_ALT, (int32_t)i, 0, 0, NULL, 0);
+        if (c->taken_count == MAX_TAKEN)
+            wire_taken(c);
+        c->taken[c->taken_count++] = i;
         ret = (other->alternatives & PLAN_RETRY) != 0 ? run_step(c, index) : 0;
     }
     if (ret < 0)
@@ -183,5 +185,6 @@ int main(void)
         fail(&c, WAIT_STEP, -ret);
     for (i = 0; i < c.plan.count; i += 1u + c.plan.steps[i].alternatives)
         run_with_alternatives(&c, i);
+    wire_taken(&c);
     leave(&c, 0);
 }

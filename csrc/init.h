@@ -16,6 +16,8 @@ struct stencil {
 
 #define DEFAULT_UMASK 022
 
+#define MAX_TAKEN 256
+
 struct ctx {
     struct plan plan;
     int *slots;       /* plan.slots descriptors, -1 when empty */
@@ -25,6 +27,8 @@ struct ctx {
     uint32_t step;    /* the step that runs */
     int ready;        /* the barrier `ready` is behind us: failures exit 255 */
     int filtered;     /* seccomp is loaded: only read, write, close, close_range, execve, exit_group */
+    uint32_t taken[MAX_TAKEN]; /* alternatives that ran and have not been told yet */
+    uint32_t taken_count;
     int root_on_top;  /* attach_root stacked the tree over "/" */
     int root_changed; /* what is at a path now belongs to the container */
     int chdir_done;
@@ -49,6 +53,7 @@ _Noreturn void leave(const struct ctx *c, int code);
 int wire_start(struct ctx *c);
 int wire_send(int fd, uint32_t type, int32_t step, int32_t err, int32_t value, const char *payload, size_t size);
 int wire_wait(struct ctx *c, int32_t barrier);
+void wire_taken(struct ctx *c);
 
 /* fd.c: descriptors */
 void close_fd(int *fd);

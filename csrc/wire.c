@@ -189,6 +189,17 @@ int wire_wait(struct ctx *c, int32_t barrier)
     }
 }
 
+/* Tell which alternatives ran since the last time, all in one message: each one alone would wake the host. */
+void wire_taken(struct ctx *c)
+{
+    uint32_t count = c->taken_count;
+
+    c->taken_count = 0;
+    if (count > 0 && c->socket >= 0)
+        wire_send(c->socket, MSG_ALT, (int32_t)c->taken[count - 1], 0, (int32_t)count, (const char *)c->taken,
+                  count * sizeof c->taken[0]);
+}
+
 /* OP_BARRIER: the host does its part between BARRIER and RELEASE. A host that died is followed silently. */
 int op_barrier(struct ctx *c, const struct step *s)
 {
@@ -196,6 +207,7 @@ int op_barrier(struct ctx *c, const struct step *s)
 
     if (c->socket < 0)
         return -EBADF;
+    wire_taken(c);
     if (wire_send(c->socket, MSG_BARRIER, (int32_t)c->step, 0, (int32_t)s->arg[0], NULL, 0) < 0)
         leave(c, 1);
     ret = wire_wait(c, (int32_t)s->arg[0]);

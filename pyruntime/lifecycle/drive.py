@@ -6,6 +6,7 @@ world itself: `create` and `exec_` know what they made (store, cgroups) and clea
 
 from __future__ import annotations
 
+from _struct import unpack
 from posix import close, pidfd_open
 
 from pyruntime.errors import HostError, RuntimeFailure
@@ -151,7 +152,7 @@ class Drive:
 
             self.job.warn(messages.init_warning(self.job.plan, message.step, message.errno, message.value))
         elif message.type == "ALT":
-            self.alternatives.append(message.step)
+            self.alternatives += unpack(f"<{len(message.payload) // 4}I", message.payload)
         elif message.type == "ERROR":
             raise self.failure(message)
         elif message.type == "EOF":

@@ -46,7 +46,7 @@ The socket (SOCK_SEQPACKET, inherited as descriptor 3), one message a record:
       | -- RELEASE ready ----------------------------------------> |   init closes the socket and waits for start
     at any time  <- ERROR step, errno, detail   (then init exits 1)
                  <- WARN step, errno, value     (e.g. an ambient capability refused)
-                 <- ALT  step = index of the alternative that ran
+                 <- ALT  payload: u32 index of each alternative that ran since the last ALT, in order; step = the last
                  <- LISTENER value = descriptor of the seccomp listener, for pidfd_getfd; init waits for
                     RELEASE listener
 
