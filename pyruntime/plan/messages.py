@@ -107,8 +107,8 @@ def init_warning(plan: Plan, step_index: int, errno: int, value: int) -> str:
 def start_error(op: str, origin: str, subject: str, errno: int, detail: str, value: int) -> RuntimeFailure:
     """A failure after `ready`, for which only (op, origin, subject) of the step were kept: a hook or execve."""
     if op == "hook":
-        return HookError(_hook_text(origin, errno, detail, value), field=origin, value=subject,
-                         hint=_hook_hint(errno))  # fmt: skip
+        said = _hook_text(origin, errno, detail, value)
+        return HookError(said, field=origin, value=subject, hint=_clean_hint(_hook_hint(errno, detail), said))
     text = f"exec {subject}: {errno_text(errno)}"
     return ProgramError(text, errno=errno, field=origin, value=subject,
                         hint=_clean_hint(_execve_hint(errno), text))  # fmt: skip
@@ -252,27 +252,36 @@ def _id(step: Any, errno: int, _detail: str, answer: str) -> str:
 
 def _hook_error(plan: Plan, step: Step, errno: int, detail: str, value: int) -> RuntimeFailure:
     """A hook in a plan; those of the host's side have a plan of their own, and their kind decides the chain."""
-    text = _hook_text(step.origin, errno, detail, value)
+    text = _hook_text(step.origin, errno, detail, value, timeout_ms=step.args[3])  # type: ignore[arg-type]
     kind = step.origin.split("/")[2]
     if kind in ("prestart", "createRuntime"):
         text = f"{DURING_INIT}: {text}"
     elif kind in ("createContainer", "startContainer"):
         text = f"{_prefix(plan)}{text}"
-    return HookError(text, field=step.origin, value=str(step.args[0]), hint=_clean_hint(_hook_hint(errno), text))
+    return HookError(
+        text, field=step.origin, value=str(step.args[0]), hint=_clean_hint(_hook_hint(errno, detail), text)
+    )
 
 
-def _hook_text(origin: str, errno: int, detail: str, value: int) -> str:
+def _hook_text(origin: str, errno: int, detail: str, value: int, *, timeout_ms: int = 0) -> str:
     """As contract 1.7 has it, hooks. stdout and stderr arrive as one, which is shown where the peers show stderr."""
     _, _, kind, index = origin.split("/")
     where = f"error running {kind} hook #{index}"
-    output = detail.strip() if errno in (ECHILD, ETIMEDOUT) else ""
     if errno == ETIMEDOUT:
-        return f"{where}: hook ran past specified timeout, stdout: , stderr: {output}"
+        return f"{where}: hook ran past specified timeout{f' of {timeout_ms / 1000:.1f}s' if timeout_ms else ''}"
     if errno != ECHILD:
         return f"{where}: fork/exec {detail}: {errno_text(errno)}"
     signal = value & 0x7F
     status = f"signal: {signal_text(signal)}" if signal else f"exit status {value >> 8 & 0xFF}"
-    return f"{where}: {status}, stdout: , stderr: {output}"
+    return f"{where}: {status}, stdout: , stderr: {_one_line(detail)}"
+
+
+def _one_line(output: str) -> str:
+    """`output` without its outer blanks, on one line and harmless to a terminal: the message is one line."""
+    output = output.strip()
+    if output.isprintable():
+        return output
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in output)
 
 
 SIGNALS = {
@@ -448,7 +457,9 @@ def _execve_hint(errno: int) -> str:
     }.get(errno, "")
 
 
-def _hook_hint(errno: int) -> str:
+def _hook_hint(errno: int, detail: str) -> str:
+    if errno == ETIMEDOUT and not detail.startswith("/"):
+        return f"raise the hook's timeout, or see why it hangs; the last it said: {_one_line(detail)[-500:]}"
     return {
         ETIMEDOUT: "raise the hook's timeout, or see why it hangs",
         ECHILD: "run the hook by hand with the container's state on its stdin",

@@ -104,6 +104,8 @@ def compile_plan(spec: Spec, bundle: BundleFacts, host: HostFacts, options: Opti
     _names(steps, spec)
     steps += finish.steps(seccomp)
     _start(steps, spec, process, finish, options, (fifo_slot, err_slot))
+    if spec.linux.mount_label:  # the one label that is dropped, as nothing is less protected by it (S5)
+        mounts.warnings.append(("/linux/mountLabel", "mountLabel is ignored: selinux is disabled or not supported"))
     return Plan(tuple(steps), slots.next, finish.fd_base, tuple(mounts.warnings + finish.warnings))
 
 

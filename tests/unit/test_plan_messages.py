@@ -124,10 +124,11 @@ def test_programs(args, error, cause):
     ("value", "error", "detail", "text"),
     [
         (3 << 8, E.ECHILD, "out\n", "exit status 3, stdout: , stderr: out"),
+        (1 << 8, E.ECHILD, "a\n\x1b[2Jb\n", "exit status 1, stdout: , stderr: a\\n\\x1b[2Jb"),  # one line
         (9, E.ECHILD, "", "signal: killed, stdout: , stderr: "),
         (11 | 0x80, E.ECHILD, "", "signal: segmentation fault, stdout: , stderr: "),
         (35, E.ECHILD, "", "signal: signal 35, stdout: , stderr: "),
-        (9, E.ETIMEDOUT, "", "hook ran past specified timeout, stdout: , stderr: "),
+        (9, E.ETIMEDOUT, "/bin/true", "hook ran past specified timeout of 2.0s"),
     ],
     ids=str,
 )
@@ -136,6 +137,13 @@ def test_hooks(value, error, detail, text):
     assert isinstance(failure, HookError)
     assert str(failure) == f"{PREFIX}error running createContainer hook #1: {text}"
     assert (failure.field, failure.value) == ("/hooks/createContainer/1", "/bin/true")
+
+
+def test_a_hook_that_hangs_is_shown_with_its_last_words():
+    failure = failed("hook", E.ETIMEDOUT, "waiting for x\n", 9, origin="/hooks/createContainer/1")
+    assert failure.hint.endswith("the last it said: waiting for x")
+    failure = failed("hook", E.ETIMEDOUT, "open: Permission denied\n", 9, origin="/hooks/createContainer/1")
+    assert failure.hint == ""  # callers match that text
 
 
 @pytest.mark.parametrize(("kind", "prefix"), [
@@ -200,7 +208,7 @@ ALL_HINTS = [
     *messages.MOUNT_HINTS.values(),
     *messages.HOST_HINTS.values(),
     *(messages._execve_hint(n) for n in range(1, 134)),
-    *(messages._hook_hint(n) for n in range(1, 134)),
+    *(messages._hook_hint(n, "/h") for n in range(1, 134)),
 ]
 
 

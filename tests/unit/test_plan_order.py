@@ -194,6 +194,11 @@ def test_refused(changes, host, options, said, field):
     assert (str(caught.value), caught.value.field) == (said, field)
 
 
+def test_mount_label_is_dropped_with_a_warning():
+    found = plan({"linux.mountLabel": "system_u:object_r:x_t:s0"})
+    assert [field for field, _ in found.warnings] == ["/linux/mountLabel"]
+
+
 def test_unconfined_is_no_profile():
     plan({"process.apparmorProfile": "unconfined"})
 
