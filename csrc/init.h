@@ -20,13 +20,13 @@ struct stencil {
 
 struct ctx {
     struct plan plan;
-    int *slots;       /* plan.slots descriptors, -1 when empty */
-    char **vectors;   /* room for plan.vector + 4 pointers */
-    int socket;       /* -1 after wait_start */
-    int err_fd;       /* exec.err once the program was started, else -1; borrowed from its slot */
-    uint32_t step;    /* the step that runs */
-    int ready;        /* the barrier `ready` is behind us: failures exit 255 */
-    int filtered;     /* seccomp is loaded: only read, write, close, close_range, execve, exit_group */
+    int *slots;                /* plan.slots descriptors, -1 when empty */
+    char **vectors;            /* room for plan.vector + 4 pointers */
+    int socket;                /* -1 after wait_start */
+    int err_fd;                /* exec.err once the program was started, else -1; borrowed from its slot */
+    uint32_t step;             /* the step that runs */
+    int ready;                 /* the barrier `ready` is behind us: failures exit 255 */
+    int filtered;              /* seccomp is loaded: only read, write, close, close_range, execve, exit_group */
     uint32_t taken[MAX_TAKEN]; /* alternatives that ran and have not been told yet */
     uint32_t taken_count;
     int root_on_top;  /* attach_root stacked the tree over "/" */

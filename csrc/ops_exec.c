@@ -213,6 +213,7 @@ int op_wait_start(struct ctx *c, const struct step *s)
 
     if (fifo < 0 || err < 0)
         return -EBADF;
+    wire_taken(c);
     close_fd(&c->socket);
     c->err_fd = err;
     got = read(fifo, &byte, 1);
@@ -307,6 +308,7 @@ int op_execve(struct ctx *c, const struct step *s)
     make_env(c, env, s->arg[1]);
     if (!c->filtered)
         settle_umask(c);
+    wire_taken(c);
     ret = res(execve(path, argv, env));
     set_detail(c, path);
     if (c->err_fd >= 0)

@@ -315,6 +315,17 @@ def test_a_late_failure_of_exec_goes_to_the_socket(enter: Enter, system: Path) -
     assert (run.error.errno, run.status, run.text()) == (errno.ENOENT, 255, "")
 
 
+def test_an_alternative_behind_ready_is_told_before_the_socket_goes(enter: Enter, system: Path,
+                                                                    fifos: dict[int, int]) -> None:
+    choice = Step("close_slot", 9), Step("place_fd", 9, 0, instead=(Step("umask", 0, on_errno=errno.EBADF),))
+    run = enter(Step("pivot_root"), fds=fifos, then=[*choice, Step("wait_start", 3, 4), sh("true")]).release("ready")
+    message = run.receive()
+    assert (message.type, message.step) == ("ALT", enter.FIRST + 4)
+    assert run.receive() is None
+    other = enter(Step("pivot_root"), then=[*choice, sh("true")]).release("ready").finish()
+    assert "ALT" in other.kinds()
+
+
 def test_a_failing_start_hook(enter: Enter, system: Path, fifos: dict[int, int]) -> None:
     run = enter(Step("pivot_root"), fds=fifos,
                 then=[Step("wait_start", 3, 4), hook("echo why; exit 2"), sh("true")]).release("ready")
