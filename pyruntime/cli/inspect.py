@@ -51,7 +51,13 @@ def report_text(report: Report) -> str:
             told = RuntimeFailure(entry.message, value=entry.value, hint=entry.hint)
             lines += [f"{kind}: {entry.field or '/'}: {entry.message}", *told.details()]
     verdict = "valid" if report.ok else "not valid"
-    return "\n".join([*lines, f"{verdict}: {len(report.errors)} errors, {len(report.warnings)} warnings"]) + "\n"
+    counts = ", ".join([_count(len(report.errors), "error"), _count(len(report.warnings), "warning")])
+    return "\n".join([*lines, f"{verdict}: {counts}"]) + "\n"
+
+
+def _count(number: int, word: str) -> str:
+    """`1 error`, `2 errors`."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def report_json(report: Report) -> str:
