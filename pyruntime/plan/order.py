@@ -104,9 +104,14 @@ def compile_plan(spec: Spec, bundle: BundleFacts, host: HostFacts, options: Opti
     _names(steps, spec)
     steps += finish.steps(seccomp)
     _start(steps, spec, process, finish, options, (fifo_slot, err_slot))
-    if spec.linux.mount_label:  # the one label that is dropped, as nothing is less protected by it (S5)
-        mounts.warnings.append(("/linux/mountLabel", "mountLabel is ignored: selinux is disabled or not supported"))
-    return Plan(tuple(steps), slots.next, finish.fd_base, tuple(mounts.warnings + finish.warnings))
+    return Plan(tuple(steps), slots.next, finish.fd_base, tuple(mounts.warnings + finish.warnings + _dropped(spec)))
+
+
+def _dropped(spec: Spec) -> list[tuple[str, str]]:
+    """Warnings for what is left out: only a label without which nothing is less protected (S5)."""
+    if not spec.linux.mount_label:
+        return []
+    return [("/linux/mountLabel", "mountLabel is ignored: selinux is disabled or not supported")]
 
 
 def _check(spec: Spec, process: Process, bundle: BundleFacts, host: HostFacts, options: Options) -> None:
