@@ -165,7 +165,7 @@ USER_ROWS: list[tuple[str, dict[str, Any], str, str]] = [
      "grep -c 'boottime *7' /proc/self/timens_offsets", "1"),
     ("hostname", {"hostname": "mapped"}, "hostname", "mapped"),
     ("masks", {"linux.maskedPaths": ["/proc/version", "/proc/fs"], "linux.readonlyPaths": ["/proc/sys"]},
-     "wc -c </proc/version; ls /proc/fs | wc -l; touch /proc/sys/kernel/x 2>&1 | grep -c 'Read-only'", "0\n0\n1"),
+     "wc -c </proc/version; ls /proc/fs | wc -l; grep ' /proc/sys ' /proc/self/mountinfo | grep -c ' ro,'", "0\n0\n1"),
     ("sysctl", {"linux.namespaces": namespaces("user", "network"), "linux.sysctl": {"net.ipv4.ip_forward": "1"}},
      "cat /proc/sys/net/ipv4/ip_forward", "1"),
     ("readonly root", {"root.readonly": True}, "touch /x 2>&1 | grep -c Read-only", "1"),
