@@ -143,7 +143,11 @@ def preload() -> None:
         else:
             names["__package__"] = parent
         loaded[name] = module
-        exec(code, names)
+        try:
+            exec(code, names)
+        except ImportError:  # a missing library: the verb's own import will say so in words
+            del loaded[name]
+            return
         if parent:
             setattr(loaded[parent], last, module)
 

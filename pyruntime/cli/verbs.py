@@ -126,10 +126,11 @@ def state(call: Call) -> int:
 
 def kill(call: Call) -> int:
     """Signals the container's init, or all its processes."""
+    ids = list(_ids(call))
     from pyruntime.lifecycle.kill import kill as lifecycle_kill
 
     signal = call.rest[1] if len(call.rest) > 1 else "SIGTERM"
-    for container_id in _ids(call):
+    for container_id in ids:
         lifecycle_kill(call.settings, container_id, signal, all_=call.values["all"])
     return 0
 
