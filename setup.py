@@ -95,7 +95,7 @@ def works(launcher: Path, folder: Path) -> bool:
     program.write_bytes(launcher.read_bytes())
     program.chmod(0o755)
     # The dependencies need not be here yet, so these are words that come no further than our own modules.
-    for words, told in ((["--version"], "pyruntime version"), (["state", "-"], "invalid container ID format"),
+    for words, told in ((["--version"], "pyruntime version"), (["state", "a/b"], "invalid container ID format"),
                         (["kill", "--regex", "("], "invalid regular expression")):  # fmt: skip
         result = subprocess.run([program, *words], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
         if told not in result.stdout + result.stderr:
