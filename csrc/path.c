@@ -136,13 +136,13 @@ static int walk_enter(struct walk *w, int fd, const char *name)
     return 0;
 }
 
-/* Create `name`; somebody else having been quicker is fine, the caller looks again. */
+/* Create `name`; somebody else having been quicker is fine, the caller looks again. A file is not executable. */
 static int walk_create(const struct walk *w, const char *name)
 {
     int last = *w->rest == 0, ret;
 
     if (last && (w->op_flags & F_MAKE_FILE) != 0)
-        ret = res(mknodat(w->dir, name, S_IFREG | (mode_t)(w->mode & 07777), 0));
+        ret = res(mknodat(w->dir, name, S_IFREG | (mode_t)(w->mode & 0666), 0));
     else
         ret = res(mkdirat(w->dir, name, last ? (mode_t)(w->mode & 07777) : 0755));
     return ret == -EEXIST ? 0 : ret;

@@ -24,6 +24,7 @@ class RuntimeFailure(Exception):
 
     def __init__(self, message: str, *, field: str = "", value: str = "", hint: str = "") -> None:
         super().__init__(message)
+        self.late = False  # after the program was let go: a foreground run ends with 255 (contract 1.5)
         self.message = message
         self.field = field
         self.value = value

@@ -109,7 +109,9 @@ def _call(called: Verb, parsed: Parsed, arguments: Parsed, log: Log) -> int:
         failure = _worded(error)
         prefix = PREFIXES.get(called.name)
         log.fail(failure.within(prefix) if prefix else failure)
-        return EXEC_FAILURE if called.name == "exec" else getattr(failure, "exit_code", FAILURE)
+        if called.name == "exec" or (called.name == "run" and failure.late):
+            return EXEC_FAILURE
+        return getattr(failure, "exit_code", FAILURE)
 
 
 def settings_of(parsed: Parsed, log: Log) -> Settings:

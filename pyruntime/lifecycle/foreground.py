@@ -56,11 +56,12 @@ class Terminal:
             self.saved = None
 
     def resize(self) -> None:
-        """Give the master the size of the host's window (TIOCGWINSZ, TIOCSWINSZ)."""
+        """Give the master the size of the host's window (TIOCGWINSZ, TIOCSWINSZ), unless that has none."""
         from fcntl import ioctl
 
-        if self.tty >= 0:
-            ioctl(self.master, 0x5414, ioctl(self.tty, 0x5413, b"\0" * 8))
+        size = ioctl(self.tty, 0x5413, bytes(8)) if self.tty >= 0 else bytes(8)
+        if any(size[:4]):
+            ioctl(self.master, 0x5414, size)
 
     def register(self, watch: Any) -> None:
         """Ask for what can be done now: nothing is read while the other side is full."""

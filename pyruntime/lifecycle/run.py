@@ -87,7 +87,7 @@ def _abandon(settings: Settings, launched: Launched, failure: BaseException) -> 
     """The program never ran: undo everything, and keep the cause first in what is raised."""
     create.abandon(settings, launched)
     close(launched.pidfd)
-    if isinstance(failure, RuntimeFailure) and not failure.message.startswith(create.START_FAILED):
+    if isinstance(failure, RuntimeFailure) and not failure.late and not failure.message.startswith(create.START_FAILED):
         failure.within(create.START_FAILED)
 
 

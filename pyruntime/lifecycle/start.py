@@ -136,7 +136,9 @@ def _failure(found: dict[str, Any], message: Message) -> RuntimeFailure:
 
     op, origin, subject = found.get("start_steps", {}).get(str(message.step), ("execve", "/process/args/0", ""))
     detail = message.payload.decode("utf-8", "replace")
-    return messages.start_error(op, origin, subject, message.errno, detail, message.value)
+    failure = messages.start_error(op, origin, subject, message.errno, detail, message.value)
+    failure.late = True
+    return failure
 
 
 def _poststart(settings: Settings, entry: store.Entry, found: dict[str, Any]) -> None:
