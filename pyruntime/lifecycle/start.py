@@ -96,6 +96,7 @@ def _start(settings: Settings, entry: store.Entry, found: dict[str, Any]) -> Non
     if message.type == "ERROR":
         _wait_for_death(found)
         raise _failure(found, message)
+    entry.drop("exec.fifo", "exec.err")  # their presence means `created` to readers outside (contract 1.8)
     if found["config"].get("hooks"):
         _poststart(settings, entry, found)
 

@@ -191,6 +191,11 @@ class Entry:
             return None
         return value if value.get("id") == self.id and isinstance(value.get("config"), dict) else None
 
+    def drop(self, *names: str) -> None:
+        """Unlink files that have served; not there is fine."""
+        for name in names:
+            _unlink(name, self.fd)
+
     def foreign_names(self) -> list[str]:
         """What makes the directory another's: names that are not ours, or an `identity` with bytes that do not check."""
         found = [name for name in listdir(self.fd) if name not in (*NAMES, "notify")]
