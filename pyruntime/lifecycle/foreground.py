@@ -44,6 +44,9 @@ class Terminal:
         if self.tty >= 0:
             self.saved = termios.tcgetattr(self.tty)
             tty.setraw(self.tty, termios.TCSANOW)
+            mode = termios.tcgetattr(self.tty)
+            mode[1] |= termios.OPOST  # the master sends bare line feeds, the user's terminal adds the carriage return
+            termios.tcsetattr(self.tty, termios.TCSANOW, mode)
             self.resize()
         set_blocking(self.master, False)
 
