@@ -24,7 +24,7 @@ ffi = FFI()
 ffi.cdef(declarations())
 ffi.set_source(
     "pyruntime.native._ext",
-    "#define _GNU_SOURCE\n#include <stddef.h>\n#include <stdint.h>\n" + declarations(),
+    "#include <stddef.h>\n#include <stdint.h>\n" + declarations(),
     sources=[os.path.relpath(os.path.join(CSRC, f"{name}.c")) for name in NAMES],
     extra_compile_args=["-O2", "-std=gnu11", "-Wall", "-Wextra"],
     libraries=["dl"],
