@@ -38,6 +38,7 @@ class Job:
         self.slots: dict[int, int] = {}  # given ones are borrowed
         self.on_pid: Callable[[int, int], None] = lambda pid, started: None
         self.on_ready: Callable[[], None] = lambda: None
+        self.at_ready: Callable[[], None] | None = None  # right before `ready` is released
         self.listener_state: Callable[[int], dict[str, Any]] = lambda pid: {}
         self.on_hooks: Callable[[str], None] = lambda kind: None
         self.warn: Callable[[str], None] = lambda text: None
@@ -129,6 +130,8 @@ class Drive:
 
     def release(self, name: str) -> None:
         """Let init go on from the barrier it is at."""
+        if name == "ready" and self.job.at_ready is not None:
+            self.job.at_ready()
         self.link.release(BARRIERS[name])
 
     def _wait(self, kind: str, value: int = 0) -> Message:

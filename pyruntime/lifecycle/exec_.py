@@ -26,7 +26,7 @@ from pyruntime.spec.parse_process import parse_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from pyruntime.lifecycle.foreground import Terminal
@@ -192,26 +192,27 @@ class Request:
         """Start the process; stay with it unless detached."""
         own_tty = self.wanted.terminal and not console_socket
         console, far = kernel.streampair() if own_tty else (-1, create.connect_console(console_socket))
-        terminal: Terminal | None = None
+        terminals: list[Terminal] = []
         try:
-            pid, pidfd = self.start(far, stdio)
+            # Before the program runs: what it finds on its terminal is what it will have.
+            at_ready = (lambda: terminals.append(take_terminal(console))) if own_tty else None
+            pid, pidfd = self.start(far, stdio, at_ready)
             try:
                 tell(pid, pidfd, pidfd_socket, pid_path)
-                if own_tty:
-                    terminal = take_terminal(console)
                 if detach:
                     return 0
-                return wait(pidfd, terminal, signals=signals)
+                return wait(pidfd, terminals[0] if terminals else None, signals=signals)
             finally:
-                if terminal is not None:
-                    terminal.leave()
                 close(pidfd)
         finally:
+            for terminal in terminals:
+                terminal.leave()
             for fd in (console, far):
                 if fd >= 0:
                     close(fd)
 
-    def start(self, console_fd: int, stdio: tuple[int, int, int]) -> tuple[int, int]:
+    def start(self, console_fd: int, stdio: tuple[int, int, int],
+              at_ready: Callable[[], None] | None = None) -> tuple[int, int]:  # fmt: skip
         """(pid, pidfd) of the process after its execve. Raises what kept it from getting there."""
         init_pid = int(self.found["init_process_pid"])
         host_pidfd = process_.open_process(init_pid, int(self.found["init_process_start"]))
@@ -222,6 +223,7 @@ class Request:
             job = Job(spec=self.saved, plan=plan, name=self.entry.id, stdio=stdio)
             job.blobs, job.console_fd, job.warn = self.blobs(), console_fd, self.settings.warn
             job.init_pidfd = host_pidfd
+            job.at_ready = at_ready
             job.listener_state = lambda _: hook_state(self.entry.id, "running", init_pid, self.found["bundle"], self.saved)
             with Drive(job) as drive:
                 return _drive(drive)
