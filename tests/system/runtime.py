@@ -74,7 +74,7 @@ class Runtime:
 
     def popen(self, *args: Any, **more: Any) -> subprocess.Popen[bytes]:
         """A started call; stdin is empty unless given."""
-        return subprocess.Popen(self.argv(*args), **{"stdin": subprocess.DEVNULL, **more})
+        return track(subprocess.Popen(self.argv(*args), **{"stdin": subprocess.DEVNULL, **more}))
 
     def __call__(self, *args: Any, stdin: str | bytes | None = None, timeout_s: float = TIMEOUT_S, **more: Any) -> Result:
         """One finished call; its output up to its own end, whoever still has the files open."""
@@ -155,13 +155,25 @@ def children() -> list[int]:
     return [int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()]
 
 
+CALLS: dict[int, subprocess.Popen[bytes]] = {}  # children that have somebody to wait for them
+
+
+def track(call: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+    """Keep `reap` off a child that its test waits for."""
+    CALLS[call.pid] = call
+    return call
+
+
 def reap() -> None:
     """Take the exit status of adopted processes that have ended: for them this process is what a shim is.
 
     Without it the init of a pid namespace waits for them (contract 1.8, stuck init).
     """
+    for pid, call in list(CALLS.items()):
+        if call.returncode is not None:
+            CALLS.pop(pid, None)
     for pid in children():
-        if _state(pid) == "Z":
+        if pid not in CALLS and _state(pid) == "Z":
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
 
@@ -175,13 +187,18 @@ def _state(pid: int) -> str:
 
 def finish(call: subprocess.Popen[bytes], timeout_s: float = TIMEOUT_S) -> int:
     """The exit code as a shell has it (128 + n for signal n)."""
-    try:
-        code = call.wait(timeout_s)
-    except subprocess.TimeoutExpired:
-        call.kill()
-        call.wait()
-        raise AssertionError(f"no end within {timeout_s} s: {call.args}") from None
-    return code if code >= 0 else 128 - code
+    end = time.monotonic() + timeout_s
+    while True:
+        try:
+            code = call.wait(0.2)
+        except subprocess.TimeoutExpired:
+            reap()
+        else:
+            return code if code >= 0 else 128 - code
+        if time.monotonic() > end:
+            call.kill()
+            call.wait()
+            raise AssertionError(f"no end within {timeout_s} s: {call.args}")
 
 
 def _text(file: IO[bytes]) -> str:
