@@ -51,10 +51,10 @@ help: ## this list
 
 .cache/init.stamp: $(INIT_SOURCES) | .cache/host-build.stamp
 	@echo "==> container-init"
-	@$(MAKE) -C csrc container-init
+	@$(MAKE) -s -C csrc container-init
 	@touch $@
 
-$(PROGRAM): $(wildcard csrc/launcher*.[ch]) tools/image.py setup.py .venv/build.stamp
+$(PROGRAM): $(wildcard csrc/launcher*.[ch]) csrc/ext.c csrc/ext_cdef.h tools/image.py setup.py .venv/build.stamp
 	@echo "==> launcher"
 	@$(PY) -W ignore setup.py -q build_scripts --build-dir build
 	@ln -sf ../../$(PROGRAM) .venv/bin/pyruntime

@@ -30,6 +30,7 @@ HERE = Path(__file__).resolve().parent
 IMAGE = "pyruntime/native/modules.image"
 LAUNCHER, PLAIN, EMBED = "csrc/launcher.c", "csrc/launcher_plain.c", "csrc/launcher_embed.c"
 WARM = "csrc/launcher_warm.c"
+NATIVE = ["csrc/launcher_native.c", "csrc/ext.c"]
 COMMIT = "pyruntime/COMMIT"
 VERSION = sysconfig.get_python_version()
 WARNINGS = ["-O2", "-std=gnu11", "-Wall", "-Wextra", "-Wshadow", "-Werror"]
@@ -81,7 +82,7 @@ def compile_embedded(target: Path, folder: Path, *, trimmed: bool) -> None:
     run([*cc(), "-O2", "-fno-pie", *headers, "-c", "-o", str(config_object), str(config)])
     linked = ["-Wl,--as-needed", "-Wl,--export-dynamic", "-Wl,-z,noseparate-code", "-s",
               str(library / f"libpython{VERSION}.a"), *linked]  # fmt: skip
-    run([*compiler(), *flags, "-o", str(target), LAUNCHER, EMBED, WARM, str(config_object), *linked])
+    run([*compiler(), *flags, "-o", str(target), LAUNCHER, EMBED, WARM, *NATIVE, str(config_object), *linked])
 
 
 def works(launcher: Path, folder: Path) -> bool:
@@ -178,7 +179,7 @@ class BuildScripts(build_scripts):
 
     def get_source_files(self) -> list[str]:
         """What a source distribution needs for this command."""
-        return [LAUNCHER, PLAIN, EMBED, WARM, "csrc/launcher.h"]
+        return [LAUNCHER, PLAIN, EMBED, WARM, *NATIVE, "csrc/launcher.h"]
 
     def run(self) -> None:
         """Leaves the launcher in the folder of built scripts."""

@@ -333,7 +333,8 @@ static int initialise(const struct place *place)
     PyPreConfig_InitIsolatedConfig(&pre);
     pre.utf8_mode = 1;
     pre.configure_locale = 0;
-    if (PyStatus_Exception(Py_PreInitialize(&pre)) || PyImport_AppendInittab("_pyruntime_launcher", init_module) < 0)
+    if (PyStatus_Exception(Py_PreInitialize(&pre)) || PyImport_AppendInittab("_pyruntime_launcher", init_module) < 0 ||
+        PyImport_AppendInittab("_pyruntime_native", init_native) < 0)
         return -1;
     PyConfig_InitIsolatedConfig(&config);
     failed = configure(&config, place) < 0 || PyStatus_Exception(Py_InitializeFromConfig(&config)) ||

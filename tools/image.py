@@ -32,6 +32,7 @@ VERBS = "pyruntime.cli.verbs"
 FAST = {"create": "create", "start": "start", "run": "run", "state": "state", "kill": "kill", "delete": "delete",
         "exec": "exec_"}  # fmt: skip
 # Imports inside functions that every call of the verb comes to, beside those of the verb's own function.
+LIGHT = "pyruntime.native.light"  # stands where the cffi extension is imported
 LATE = {
     "create": ("pyruntime.lifecycle.host_steps", "pyruntime.cgroup.manager"),
     "run": ("pyruntime.lifecycle.host_steps", "pyruntime.cgroup.manager", "pyruntime.lifecycle.foreground"),
@@ -159,6 +160,7 @@ def order(known: dict[str, Module], wanted: list[str]) -> list[Module]:
     open_names: set[str] = set()
 
     def visit(name: str) -> None:
+        name = LIGHT if name == "pyruntime.native._ext" else name
         module = known.get(name)
         if module is None or name in done or name in open_names:
             return

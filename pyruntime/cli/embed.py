@@ -4,7 +4,7 @@ Globals given: `argv` and `dirs`, lists of str, and `dynload`, the folder of the
 Three finders follow the interpreter's own two (built-in, frozen):
 
   Image       modules of pyruntime, from the image file, unless their source has changed since
-  Extensions  the few compiled modules that the fast verbs need, by path
+  Extensions  the few compiled modules that the fast verbs need, by path; our own has a light twin (native/light.py)
   Complete    anything else: finishes the initialisation, then leaves it to the usual path finder
 
 `open` is not there before that either; a stand-in completes first. What is printed before goes nowhere, so the fast
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 FAST = ("create", "start", "run", "state", "kill", "delete", "exec")  # those with a set in the image
 Module = type(sys)
-EXTENSIONS = ("_json", "_cffi_backend", "pyruntime.native._ext")
+OWN_EXTENSION = "pyruntime.native._ext"
+EXTENSIONS = ("_json", "_cffi_backend")
 
 
 class Image:
@@ -72,8 +73,14 @@ class Extensions:
     @classmethod
     def find_spec(cls, name: str, _path: Sequence[str] | None = None, _target: object = None) -> ModuleSpec | None:
         """The spec of one of EXTENSIONS, None when its file is not there."""
-        if name not in EXTENSIONS:
-            return None
+        if name == OWN_EXTENSION:
+            return ModuleSpec(name, Light)
+        path = cls.path_of(name) if name in EXTENSIONS else ""
+        return ModuleSpec(name, cls, origin=path) if path else None
+
+    @staticmethod
+    def path_of(name: str) -> str:
+        """The file of a compiled module, "" without one."""
         folders = [f"{dirs[0]}/pyruntime/native"] if "." in name else [dynload, *dirs]
         for folder in folders:
             for suffix in _imp.extension_suffixes():
@@ -82,8 +89,8 @@ class Extensions:
                     posix.stat(path)
                 except OSError:
                     continue
-                return ModuleSpec(name, cls, origin=path)
-        return None
+                return path
+        return ""
 
     @staticmethod
     def create_module(spec: ModuleSpec) -> ModuleType:
@@ -94,6 +101,29 @@ class Extensions:
     def exec_module(module: ModuleType) -> None:
         """Runs its second phase."""
         _imp.exec_dynamic(module)
+
+
+class Light:
+    """Loader that puts native/light.py in the place of our cffi extension."""
+
+    @staticmethod
+    def create_module(_spec: ModuleSpec) -> ModuleType:
+        """The light module."""
+        from pyruntime.native import light
+
+        return light
+
+    @staticmethod
+    def exec_module(_module: ModuleType) -> None:
+        """It has been run."""
+
+
+def load_extension(name: str) -> ModuleType:
+    """A compiled module itself, past the twin. Raises ImportError."""
+    path = Extensions.path_of(name)
+    if not path:
+        raise ImportError(f"{name} is not built", name=name)
+    return _imp.create_dynamic(ModuleSpec(name, None, origin=path))
 
 
 class Complete:
@@ -152,6 +182,7 @@ def preload() -> None:
             setattr(loaded[parent], last, module)
 
 
+launcher.load_extension = load_extension
 sys.argv = argv
 builtins.open = open_completed
 sys.meta_path += (Image, Extensions, Complete)
