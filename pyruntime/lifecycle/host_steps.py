@@ -170,7 +170,6 @@ def send_listener(drive: Drive, path: str, metadata: str) -> None:
             close(sock)
     finally:
         close(fd)
-    drive.release("listener")
 
 
 def release(drive: Drive, barrier: str) -> None:
