@@ -298,6 +298,14 @@ static void tell_stderr(const char *path, int err)
     (void)ignored;
 }
 
+/* A byte on exec.err says that execve comes next: without it, the end of the stream means that we were killed before.
+ */
+static void tell_going(const struct ctx *c)
+{
+    ssize_t ignored = c->err_fd >= 0 ? write(c->err_fd, "x", 1) : 0;
+    (void)ignored;
+}
+
 /* OP_EXECVE: the end of this program. Returns only when it failed. */
 int op_execve(struct ctx *c, const struct step *s)
 {
@@ -309,6 +317,7 @@ int op_execve(struct ctx *c, const struct step *s)
     if (!c->filtered)
         settle_umask(c);
     wire_taken(c);
+    tell_going(c);
     ret = res(execve(path, argv, env));
     set_detail(c, path);
     if (c->err_fd >= 0)

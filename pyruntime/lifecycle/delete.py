@@ -24,12 +24,21 @@ def delete(settings: Settings, container_id: str, *, force: bool = False) -> Non
             return
         raise
     with entry:
+        if force and entry.locked_elsewhere():
+            end_holder(entry)
         entry.lock()
         if not store.is_current(entry):
             if force:
                 return
             raise NotFoundError("container does not exist", value=container_id)
         _delete(settings, entry, force=force)
+
+
+def end_holder(entry: store.Entry) -> None:
+    """Kill what a call that holds the lock may be waiting for: a hook or a program that hangs. It then undoes its work."""
+    left = cleanup.remains(entry)
+    if left is not None:
+        cleanup.kill(left)
 
 
 def _delete(settings: Settings, entry: store.Entry, *, force: bool) -> None:

@@ -8,6 +8,7 @@ BARRIER makes sure that it has been read before we go on.
 from __future__ import annotations
 
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_CLOEXEC, SOCK_DGRAM, SOL_SOCKET, socket
+from _thread import start_new_thread
 from array import array
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, chmod, close, mkdir, open, pipe2  # noqa: A004
 from select import POLLIN, poll
@@ -16,6 +17,8 @@ from pyruntime.errors import HostError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyruntime.lifecycle.store import Entry
 
 FOLDER, NAME = "notify", "notify.sock"
@@ -46,10 +49,8 @@ class Proxy:
         finally:
             close(folder)
 
-    def __enter__(self) -> Proxy:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Stop listening; the name goes with the container."""
         self.socket.close()
 
     def wait(self, pid: int, pidfd: int) -> bool:
@@ -88,3 +89,36 @@ class Proxy:
             for fd in (read_end, write_end):
                 if fd >= 0:
                     close(fd)
+
+
+class Pending:
+    """A started container whose word is awaited. Owns the proxy and `pidfd` (-1: it has ended already)."""
+
+    def __init__(self, proxy: Proxy, pid: int, pidfd: int) -> None:
+        self.proxy, self.pid, self.pidfd = proxy, pid, pidfd
+
+    def wait(self) -> None:
+        """Wait for READY or the end, then close. Raises HostError when the host's socket does not take it."""
+        try:
+            if self.pidfd >= 0:
+                self.proxy.wait(self.pid, self.pidfd)
+        finally:
+            self.close()
+
+    def wait_beside(self, warn: Callable[[str], None]) -> None:
+        """The same in a helper thread, for a foreground run: a failure is a warning, the container goes on."""
+
+        def work() -> None:
+            try:
+                self.wait()
+            except HostError as failure:
+                warn(str(failure))
+
+        start_new_thread(work, ())
+
+    def close(self) -> None:
+        """Stop waiting."""
+        self.proxy.close()
+        if self.pidfd >= 0:
+            close(self.pidfd)
+            self.pidfd = -1

@@ -47,17 +47,21 @@ def run(settings: Settings, container_id: str, bundle: str = "", *, config: str 
                 if own_tty:
                     terminal = take_terminal(console)
                 found = launched.state | {"config": prepared.document}
-                start_entry(settings, launched.entry, found, notify_socket=notify_socket, stay=not detach)
+                pending = start_entry(settings, launched.entry, found, notify_socket=notify_socket)
             except BaseException as failure:
                 _abandon(settings, launched, failure)
                 raise
-            if detach:
-                close(launched.pidfd)
-                return 0
     finally:
         for fd in (console, far):
             if fd >= 0:
                 close(fd)
+    if detach:
+        close(launched.pidfd)
+        if pending is not None:
+            pending.wait()
+        return 0
+    if pending is not None:
+        pending.wait_beside(settings.warn)
     return _stay(settings, launched, terminal, keep=keep, signals=signals)
 
 

@@ -17,9 +17,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyruntime.lifecycle import notify
     from pyruntime.lifecycle.settings import Settings
 
 DEATH_TIMEOUT_MS = 10_000
+GOING = b"x"  # what init writes right before execve
 
 
 def start(settings: Settings, container_id: str, *, notify_socket: str = "") -> None:
@@ -31,64 +33,39 @@ def start(settings: Settings, container_id: str, *, notify_socket: str = "") -> 
         entry.lock()
         found = state.load(entry)
         states.check(state.status(entry, found), "start", container_id)
-        start_entry(settings, entry, found, notify_socket=notify_socket)
+        pending = start_entry(settings, entry, found, notify_socket=notify_socket)
+    if pending is not None:  # without the lock: how long it takes is up to the container
+        pending.wait()
 
 
-def start_entry(settings: Settings, entry: store.Entry, found: dict[str, Any], *, notify_socket: str = "",
-                stay: bool = False) -> None:
-    """The same on a locked entry whose status is `created`; poststart hooks included. `stay`: do not wait for READY."""
-    if notify_socket and _has_notify(entry):
-        _start_notifying(settings, entry, found, notify_socket, stay=stay)
-        return
-    _start(settings, entry, found)
+def start_entry(settings: Settings, entry: store.Entry, found: dict[str, Any], *,
+                notify_socket: str = "") -> notify.Pending | None:
+    """The same on a locked entry whose status is `created`; poststart hooks included.
 
+    What is returned waits for READY, when `notify_socket` asks for it; the receiver waits or closes.
+    """
+    if not notify_socket or not _has_notify(entry):
+        _start(settings, entry, found)
+        return None
+    from pyruntime.lifecycle.notify import Pending, Proxy
 
-def _has_notify(entry: store.Entry) -> bool:
-    from pyruntime.lifecycle import notify
-
-    try:
-        close(open(notify.FOLDER, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, dir_fd=entry.fd))
-    except OSError:
-        return False
-    return True
-
-
-def _start_notifying(settings: Settings, entry: store.Entry, found: dict[str, Any], notify_socket: str, *,
-                     stay: bool) -> None:
-    """Start with the container's notify socket bound. In the foreground a helper thread waits for its word."""
-    from pyruntime.lifecycle import notify
-
-    proxy = notify.Proxy(entry, notify_socket)
+    proxy = Proxy(entry, notify_socket)
     try:
         _start(settings, entry, found)
         pid = int(found["init_process_pid"])
         pidfd = process.open_process(pid, int(found["init_process_start"]))
-        if pidfd < 0:
-            return
-        if stay:
-            from _thread import start_new_thread
-
-            start_new_thread(_wait_quietly, (settings, proxy, pid, pidfd))
-            proxy = None  # type: ignore[assignment]  # the thread's now
-            return
-        try:
-            proxy.wait(pid, pidfd)
-        finally:
-            close(pidfd)
-    finally:
-        if proxy is not None:
-            proxy.socket.close()
+    except BaseException:
+        proxy.close()
+        raise
+    return Pending(proxy, pid, pidfd)
 
 
-def _wait_quietly(settings: Settings, proxy: Any, pid: int, pidfd: int) -> None:
-    """The foreground's helper thread: a failure to notify is a warning, the container goes on."""
+def _has_notify(entry: store.Entry) -> bool:
     try:
-        with proxy:
-            proxy.wait(pid, pidfd)
-    except RuntimeFailure as failure:
-        settings.warn(str(failure))
-    finally:
-        close(pidfd)
+        close(open("notify", O_RDONLY | O_CLOEXEC | O_NOFOLLOW, dir_fd=entry.fd))
+    except OSError:
+        return False
+    return True
 
 
 def _start(settings: Settings, entry: store.Entry, found: dict[str, Any]) -> None:
@@ -96,6 +73,9 @@ def _start(settings: Settings, entry: store.Entry, found: dict[str, Any]) -> Non
     if message.type == "ERROR":
         _wait_for_death(found)
         raise _failure(found, message)
+    if message.type == "EOF" and state.status(entry, found) == "stopped":
+        raise HostError("container init was killed before it ran the program",
+                        hint="from outside, by its seccomp filter or for its memory limit")
     entry.drop("exec.fifo", "exec.err")  # their presence means `created` to readers outside (contract 1.8)
     if found["config"].get("hooks"):
         _poststart(settings, entry, found)
@@ -120,7 +100,7 @@ def _release(entry: store.Entry) -> Message:
         data = b""
         while chunk := read(err, 65536):
             data += chunk
-        return parse_message(data)
+        return parse_message(data.removeprefix(GOING)) if data != GOING else Message("GOING")
     finally:
         close(err)
 

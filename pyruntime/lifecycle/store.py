@@ -31,6 +31,8 @@ from posix import (
     close, fchmod, fstat, listdir, mkdir, open, read, rename, rmdir, stat, unlink, urandom, write,
 )  # noqa: A004
 
+from time import monotonic, sleep
+
 from pyruntime.errors import ExistsError, HostError, NotFoundError
 from pyruntime.record import Record
 from pyruntime.spec import document
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 NAMES = ("state.json", "exec.fifo", "exec.err", "seccomp.bpf", "state.json.tmp", "identity.tmp", "identity")
 NOTIFY_NAMES = ("notify.sock",)
+LOCK_TIMEOUT_S = 30.0
 MAX_FILE = 64 * 1024 * 1024
 
 
@@ -115,8 +118,20 @@ class Entry:
             self.fd = -1
 
     def lock(self) -> None:
-        """Wait for the container's lock. The holder works with bounds of its own, so this ends."""
-        flock(self.fd, LOCK_EX)
+        """Wait for the container's lock, at most half a minute. Raises HostError: another call is still at work."""
+        pause = 0.002
+        deadline = monotonic() + LOCK_TIMEOUT_S
+        while True:
+            try:
+                flock(self.fd, LOCK_EX | LOCK_NB)
+            except BlockingIOError:
+                if monotonic() > deadline:
+                    raise HostError(f"container {self.id} is busy", hint="another call works on it and does not end; "
+                                    "delete --force ends both") from None
+            else:
+                return
+            sleep(pause)
+            pause = min(pause * 2, 0.05)
 
     def locked_elsewhere(self) -> bool:
         """Whether a verb that changes the container is at work."""
