@@ -73,7 +73,7 @@ def _start(settings: Settings, entry: store.Entry, found: dict[str, Any]) -> Non
     if message.type == "ERROR":
         _wait_for_death(found)
         raise _failure(found, message)
-    if message.type == "EOF" and state.status(entry, found) == "stopped":
+    if message.type == "EOF" and _wait_for_death(found, timeout_ms=200):  # its descriptors go a moment before it does
         raise HostError("container init was killed before it ran the program",
                         hint="from outside, by its seccomp filter or for its memory limit")
     entry.drop("exec.fifo", "exec.err")  # their presence means `created` to readers outside (contract 1.8)
@@ -105,11 +105,14 @@ def _release(entry: store.Entry) -> Message:
         close(err)
 
 
-def _wait_for_death(found: dict[str, Any]) -> None:
+def _wait_for_death(found: dict[str, Any], *, timeout_ms: int = DEATH_TIMEOUT_MS) -> bool:
+    """Whether init has ended, waiting at most so long."""
     pidfd = process.open_process(int(found["init_process_pid"]), int(found["init_process_start"]))
-    if pidfd >= 0:
-        process.is_dead(pidfd, DEATH_TIMEOUT_MS)
-        close(pidfd)
+    if pidfd < 0:
+        return True
+    dead = process.is_dead(pidfd, timeout_ms)
+    close(pidfd)
+    return dead
 
 
 def _failure(found: dict[str, Any], message: Message) -> RuntimeFailure:
