@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LEVELS = {"debug": 3, "info": 2, "warning": 1, "error": 0}
+MAX_LINE = 7900  # bytes of a message, so that its record is at most 8 KiB
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._/@^+")
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t",
             "\v": "\\v"}  # fmt: skip
@@ -90,10 +91,19 @@ def open_log(target: str, log_format: str, level: str, *, debug: bool) -> Log:
 
 
 def one_line(message: str) -> str:
-    """`message` with line ends and other control characters made visible, so that a record stays one line."""
-    if message.isprintable():
+    """`message` with line ends and other control characters made visible, so that a record stays one line (R1)."""
+    if not message.isprintable():
+        message = "".join([c if c.isprintable() else _ESCAPES.get(c) or _escape(c) for c in message.rstrip("\n")])
+    return message if len(message) < MAX_LINE // 8 else _shortened(message)
+
+
+def _shortened(message: str) -> str:
+    """`message` without its middle when its record would pass MAX_LINE bytes: callers match the ends."""
+    size = len(message.encode("utf-8", "surrogateescape")) + message.count('"') + message.count("\\")
+    if size <= MAX_LINE:
         return message
-    return "".join([c if c.isprintable() else _ESCAPES.get(c) or _escape(c) for c in message.rstrip("\n")])
+    kept = MAX_LINE // 8  # characters at each end, of at most four bytes
+    return f"{message[:kept]} … {message[-kept:]}"
 
 
 def text_line(pairs: Mapping[str, str]) -> str:

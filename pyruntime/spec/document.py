@@ -47,12 +47,23 @@ _WHERE = {
 }
 
 
+_INFINITY = float("inf")
+
+
 class _ConstantError(ValueError):
     """NaN, Infinity or -Infinity: in Python's JSON, not in JSON."""
 
 
 def _refuse_constant(name: str) -> None:
     raise _ConstantError(name)
+
+
+def _finite(text: str) -> float:
+    """A number with a fraction or an exponent; one too large for a double would read as Infinity."""
+    value = float(text)
+    if value in (_INFINITY, -_INFINITY):
+        raise _ConstantError(text)
+    return value
 
 
 class _Context:
@@ -62,7 +73,7 @@ class _Context:
     object_hook = None
     object_pairs_hook = None
     array_hook = None
-    parse_float = float
+    parse_float = staticmethod(_finite)
     parse_int = int
     parse_constant = staticmethod(_refuse_constant)
 
@@ -233,6 +244,8 @@ def _bad_constant(text: str, word: str, name: str) -> SpecError:
             at = offset + found
             break
         offset += len(part) + 1
+    if word[-1].isdigit():
+        return _error(f"number {word[:40]} is out of range", text, at, name)
     return _error(f"invalid character {quote(word[0])} looking for beginning of value", text, at, name)
 
 
