@@ -250,7 +250,7 @@ def update(call: Call) -> int:
     if source:
         lifecycle_update(call.settings, call.container_id, resources=_read(0 if source == "-" else source))
     else:
-        flags = {key: call.values[key] for key in call.given if key not in obsolete}
+        flags = {key.replace("_", "-"): call.values[key] for key in call.given if key not in obsolete}
         lifecycle_update(call.settings, call.container_id, flags=flags)
     return 0
 
