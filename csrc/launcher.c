@@ -18,6 +18,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -261,11 +262,20 @@ _Noreturn void run_python(const struct place *place, int argc, char **argv)
     fail(strerror(errno), python, NULL);
 }
 
+/* A caller may have closed its stdio: nothing of ours may get these numbers, which a container inherits. */
+static void fill_stdio(void)
+{
+    for (int number = 0; number < 3; number++)
+        if (fcntl(number, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0)
+            _exit(1);
+}
+
 int main(int argc, char **argv)
 {
     static struct place place; /* some 50 KB; zero to begin with */
     char package[PATH_MAX];
 
+    fill_stdio();
     find_self(&place);
     find_site(&place);
     if (geteuid() == 0) {
