@@ -5,9 +5,8 @@ from __future__ import annotations
 from pyruntime.host.probe import read_file
 from pyruntime.lifecycle.prepare import OCI_VERSION
 from pyruntime.native import seccomp as native_seccomp
-from pyruntime.plan import seccomp
+from pyruntime.plan import mounts, seccomp
 from pyruntime.plan.kernel import CAPABILITIES
-from pyruntime.plan.mounts import mount_option_names
 from pyruntime.spec import parse_seccomp
 from pyruntime.version import VERSION
 
@@ -29,11 +28,18 @@ def features() -> dict[str, Any]:
         "ociVersionMin": "1.0.0",
         "ociVersionMax": OCI_VERSION,
         "hooks": HOOKS,
-        "mountOptions": sorted(mount_option_names()),
+        "mountOptions": _mount_options(),
         "linux": _linux(bool(version)),
         "annotations": annotations,
         "potentiallyUnsafeConfigAnnotations": ["bundle"],
     }
+
+
+def _mount_options() -> list[str]:
+    """Every option that is more than file system data; those of id-mapped mounts are announced by mountExtensions."""
+    tables = (mounts.ATTRIBUTES, mounts.RECURSIVE_ATTRIBUTES, mounts.SUPERBLOCK, mounts.WITHOUT_EFFECT, mounts.PROPAGATION,
+              mounts.KINDS, ("tmpcopyup", "src-nofollow", "dest-nofollow"))  # fmt: skip
+    return sorted({name for table in tables for name in table})
 
 
 def _linux(has_seccomp: bool) -> dict[str, Any]:
