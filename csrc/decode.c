@@ -30,11 +30,12 @@ static const struct kinds kinds_of[OP_LIMIT] = {FOR_EACH_OP(X)};
 static const struct {
     uint8_t op, arg;
 } required[] = {
-    {OP_WRITE_PROC, 0}, {OP_KEYRING, 0},   {OP_LINK_UP, 0},       {OP_PROPAGATION, 0}, {OP_ATTACH_ROOT, 1},
-    {OP_USE_ROOT, 0},   {OP_MAKE_PATH, 0}, {OP_MOUNT, 0},         {OP_MOUNT, 2},       {OP_MOVE_MOUNT, 1},
-    {OP_REMOUNT, 0},    {OP_MKNOD, 0},     {OP_MOUNT_SETATTR, 0}, {OP_SYMLINK, 0},     {OP_SYMLINK, 1},
-    {OP_MASK, 0},       {OP_READONLY, 0},  {OP_HOOK, 0},          {OP_UMOUNT, 0},      {OP_SECCOMP, 0},
-    {OP_CHDIR, 0},      {OP_EXECVE, 0},    {OP_AFFINITY, 0},      {OP_COPY_UP, 0},     {OP_FIND_PROGRAM, 0},
+    {OP_WRITE_PROC, 0},    {OP_KEYRING, 0},   {OP_LINK_UP, 0},       {OP_PROPAGATION, 0}, {OP_ATTACH_ROOT, 1},
+    {OP_USE_ROOT, 0},      {OP_MAKE_PATH, 0}, {OP_MOUNT, 0},         {OP_MOUNT, 2},       {OP_MOVE_MOUNT, 1},
+    {OP_REMOUNT, 0},       {OP_MKNOD, 0},     {OP_MOUNT_SETATTR, 0}, {OP_SYMLINK, 0},     {OP_SYMLINK, 1},
+    {OP_MASK, 0},          {OP_READONLY, 0},  {OP_HOOK, 0},          {OP_UMOUNT, 0},      {OP_SECCOMP, 0},
+    {OP_CHDIR, 0},         {OP_EXECVE, 0},    {OP_AFFINITY, 0},      {OP_COPY_UP, 0},     {OP_FIND_PROGRAM, 0},
+    {OP_CLASSIC_MOUNT, 2}, {OP_COVER, 0},     {OP_SCHEDULER, 0},
 };
 
 static uint32_t load32(const unsigned char *at)
@@ -129,6 +130,11 @@ static int check_numbers(const struct plan *p, const struct step *s)
         return plan_blob(p, s->arg[0]).size % 4 == 0;
     case OP_SECCOMP:
         return plan_blob(p, s->arg[0]).size % 8 == 0;
+    case OP_SCHEDULER: /* the kernel reads as much as its first four bytes say */
+        return plan_blob(p, s->arg[0]).size >= 48 &&
+               load32(plan_blob(p, s->arg[0]).bytes) == plan_blob(p, s->arg[0]).size;
+    case OP_MEMORY_POLICY:
+        return plan_blob(p, s->arg[1]).size % 8 == 0;
     }
     return 1;
 }

@@ -64,6 +64,11 @@ static op_fn *const ops[OP_LIMIT] = {
     [OP_AFFINITY] = op_affinity,
     [OP_COPY_UP] = op_copy_up,
     [OP_OOM_SCORE_ADJ] = op_oom_score_adj,
+    [OP_CLASSIC_MOUNT] = op_classic_mount,
+    [OP_COVER] = op_cover,
+    [OP_SCHEDULER] = op_scheduler,
+    [OP_IO_PRIORITY] = op_io_priority,
+    [OP_MEMORY_POLICY] = op_memory_policy,
 };
 
 void set_detail_bytes(struct ctx *c, const char *bytes, size_t size)

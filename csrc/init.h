@@ -80,6 +80,7 @@ int tree_clone(int fd, int recursive);
 int tree_attach(int tree, int target);
 int tree_make(struct ctx *c, const char *fstype, const char *source, const char *const *data, uint64_t attrs);
 void prepare_masks(struct ctx *c);
+int make_empty_dir(struct ctx *c);
 
 /* vectors of execve */
 char **make_argv(struct ctx *c, char **at, int64_t strv);
@@ -91,6 +92,7 @@ op_fn op_barrier, op_setns, op_set_dumpable, op_unshare, op_set_ids, op_write_pr
     op_sethostname, op_setdomainname, op_console, op_setsid, op_reopen_null, op_chown_stdio, op_umask, op_personality,
     op_no_new_privs, op_bounding, op_keepcaps, op_setgroups, op_setgid, op_setuid, op_capset, op_ambient, op_seccomp,
     op_chdir, op_find_program, op_home, op_wait_start, op_close_slot, op_place_fd, op_close_from, op_execve,
-    op_affinity, op_copy_up, op_oom_score_adj;
+    op_affinity, op_copy_up, op_oom_score_adj, op_classic_mount, op_cover, op_scheduler, op_io_priority,
+    op_memory_policy;
 
 #endif

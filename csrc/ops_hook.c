@@ -116,18 +116,19 @@ static void collect(struct hook *h)
     }
 }
 
-/* Serve the pipes until the hook has ended. 0, -ETIMEDOUT, or -errno. */
-static int hook_serve(struct hook *h, int64_t timeout_ms)
+/* Serve the pipes until the hook has ended. 0, -ETIMEDOUT, -EPIPE when the host is gone, or -errno. */
+static int hook_serve(struct hook *h, int host, int64_t timeout_ms)
 {
     int64_t end = now_ms() + timeout_ms;
 
     for (;;) {
-        struct pollfd fds[3] = {{h->pidfd, POLLIN, 0}, {h->out[0], POLLIN, 0}, {h->in[1], POLLOUT, 0}};
+        struct pollfd fds[4] = {
+            {h->pidfd, POLLIN, 0}, {h->out[0], POLLIN, 0}, {h->in[1], POLLOUT, 0}, {host, POLLRDHUP, 0}};
         int64_t left = timeout_ms > 0 ? end - now_ms() : -1;
 
         if (timeout_ms > 0 && left <= 0)
             return -ETIMEDOUT;
-        if (poll(fds, 3, left > 1000000 ? 1000000 : (int)left) < 0 && errno != EINTR)
+        if (poll(fds, 4, left > 1000000 ? 1000000 : (int)left) < 0 && errno != EINTR)
             return -errno;
         if (fds[2].revents != 0)
             feed(h);
@@ -137,6 +138,8 @@ static int hook_serve(struct hook *h, int64_t timeout_ms)
             collect(h);
             return 0;
         }
+        if (fds[3].revents != 0)
+            return -EPIPE;
     }
 }
 
@@ -195,7 +198,7 @@ static void hook_prepare(struct ctx *c, const struct step *s, struct hook *h)
 }
 
 /* Start the hook and see it to its end. The wait status in *status when it ran. */
-static int hook_run(struct hook *h, int64_t timeout_ms, int *status)
+static int hook_run(struct hook *h, int host, int64_t timeout_ms, int *status)
 {
     int ret = hook_pipes(h);
 
@@ -206,13 +209,14 @@ static int hook_run(struct hook *h, int64_t timeout_ms, int *status)
     if (ret == 0)
         h->pidfd = ret = res(syscall(NR_PIDFD_OPEN, h->pid, 0));
     if (h->pidfd >= 0)
-        ret = hook_serve(h, timeout_ms);
+        ret = hook_serve(h, host, timeout_ms);
     if (h->pid > 0)
         *status = hook_reap(h, ret < 0);
     return *h->err != 0 ? -*h->err : ret;
 }
 
-/* -ECHILD with the wait status as value when the hook failed; -ETIMEDOUT when it was killed for the time it took;
+/* Ends the process, the hook reaped, when the host is gone: nobody is left to be told.
+   -ECHILD with the wait status as value when the hook failed; -ETIMEDOUT when it was killed for the time it took;
    the errno of chdir or execve when it did not start. The detail is the last of its output, else its path. */
 int op_hook(struct ctx *c, const struct step *s)
 {
@@ -227,7 +231,9 @@ int op_hook(struct ctx *c, const struct step *s)
         return -errno;
     ignore[0] = (unsigned long)(uintptr_t)SIG_IGN;
     syscall(SYS_rt_sigaction, SIGPIPE, ignore, NULL, 8);
-    ret = hook_run(&h, s->arg[3], &status);
+    ret = hook_run(&h, c->socket, s->arg[3], &status);
+    if (ret == -EPIPE)
+        leave(c, 1);
     syscall(SYS_rt_sigaction, SIGPIPE, zero, NULL, 8);
     if (ret == 0 && status != 0)
         ret = -ECHILD;

@@ -137,20 +137,49 @@ int op_mount_setattr(struct ctx *c, const struct step *s)
     return ret;
 }
 
-/* OP_REMOUNT: mount(2) takes only paths, so the target is named by its descriptor in the procfs of slot 1. */
-int op_remount(struct ctx *c, const struct step *s)
+/* mount(2) takes only paths, so the target is named by its descriptor in the procfs of slot 1. */
+static int mount_below(struct ctx *c, const char *target, const char *source, const char *fstype, unsigned long flags,
+                       const char *data)
 {
     char name[32];
-    int proc = proc_fd(c), fd = open_target(c, plan_str(&c->plan, s->arg[0]), 0, 0);
+    int proc = proc_fd(c), fd = open_target(c, target, 0, 0);
     int ret = proc < 0 ? proc : fd < 0 ? fd : res(fchdir(proc));
 
     if (ret == 0) {
         fd_name(name, fd);
-        ret = res(mount(NULL, name, NULL, MOUNT_REMOUNT | (unsigned long)s->arg[1], plan_str(&c->plan, s->arg[2])));
+        ret = res(mount(source, name, fstype, flags, data));
         if (chdir("/") < 0 && ret == 0)
             ret = -errno;
     }
     close_fd(&fd);
+    return ret;
+}
+
+int op_remount(struct ctx *c, const struct step *s)
+{
+    return mount_below(c, plan_str(&c->plan, s->arg[0]), NULL, NULL, MOUNT_REMOUNT | (unsigned long)s->arg[1],
+                       plan_str(&c->plan, s->arg[2]));
+}
+
+/* OP_CLASSIC_MOUNT: one call of mount(2); its data may be a page, where fsconfig(2) takes 255 bytes of a value. */
+int op_classic_mount(struct ctx *c, const struct step *s)
+{
+    const char *data = plan_str(&c->plan, s->arg[4]);
+
+    return mount_below(c, plan_str(&c->plan, s->arg[2]), plan_str(&c->plan, s->arg[1]), plan_str(&c->plan, s->arg[0]),
+                       (unsigned long)s->arg[3], *data != 0 ? data : NULL);
+}
+
+/* OP_COVER: what is at a host path cannot be reached any more, for mounts that a user namespace may not take away. */
+int op_cover(struct ctx *c, const struct step *s)
+{
+    const char *path = plan_str(&c->plan, s->arg[0]);
+    int tree = make_empty_dir(c), ret = tree;
+
+    set_detail(c, path);
+    if (tree >= 0)
+        ret = res(syscall(NR_MOVE_MOUNT, tree, "", AT_FDCWD, path, MOVE_FROM_FD));
+    close_fd(&tree);
     return ret;
 }
 

@@ -154,3 +154,25 @@ int op_affinity(struct ctx *c, const struct step *s)
 
     return ret < 0 ? ret : 0;
 }
+
+/* OP_SCHEDULER: sched_setattr(2); the structure holds its own size. */
+int op_scheduler(struct ctx *c, const struct step *s)
+{
+    return res(syscall(SYS_sched_setattr, 0, plan_blob(&c->plan, s->arg[0]).bytes, 0u));
+}
+
+/* OP_IO_PRIORITY: of our process group, which is ours alone after setsid. */
+int op_io_priority(struct ctx *c, const struct step *s)
+{
+    (void)c;
+    return res(syscall(SYS_ioprio_set, IOPRIO_PROCESS_GROUP, 0, (int)s->arg[0]));
+}
+
+/* OP_MEMORY_POLICY: set_mempolicy(2), whose count of bits is one more than those it reads. */
+int op_memory_policy(struct ctx *c, const struct step *s)
+{
+    struct blob nodes = plan_blob(&c->plan, s->arg[1]);
+
+    return res(syscall(SYS_set_mempolicy, (int)s->arg[0], nodes.size > 0 ? nodes.bytes : NULL,
+                       nodes.size > 0 ? (unsigned long)nodes.size * 8 + 1 : 0ul));
+}

@@ -96,6 +96,8 @@ struct attr {
 #define SECCOMP_NEW_LISTENER 8
 #define CAPABILITY_V3 0x20080522
 
+#define IOPRIO_PROCESS_GROUP 2 /* ioprio_set(2), IOPRIO_WHO_PGRP */
+
 /* The result of a libc call or syscall(2): itself, or -errno. */
 static inline int res(long result)
 {

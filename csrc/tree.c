@@ -118,7 +118,7 @@ static int stencil_attach(struct stencil *from, int target)
 }
 
 /* A read-only empty directory, one for all masks. */
-static int make_empty_dir(struct ctx *c)
+int make_empty_dir(struct ctx *c)
 {
     static const char *const data[] = {"ro", "size=4k", "nr_inodes=2", "mode=755", NULL};
 

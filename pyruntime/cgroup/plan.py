@@ -49,9 +49,10 @@ def compile_cgroup(spec: Spec, host: HostFacts, options: Options) -> CgroupPlan:
     for write in writes:
         step = write_step(write, where)
         (early if write.early else limits).append(step)
-    make = [HostStep("cg_make", (path,), PATH) for _, path in places]
+    origin = PATH if spec.linux.cgroups_path else ""  # the id names the cgroup when nothing in the config does
+    make = [HostStep("cg_make", (path,), origin) for _, path in places]
     make += enable_steps(places, writes, layout=facts.layout)
-    join = tuple(HostStep("cg_join", (path,), PATH) for _, path in places)
+    join = tuple(HostStep("cg_join", (path,), origin) for _, path in places)
     return CgroupPlan(paths, tuple(make), tuple(early), join, tuple(limits))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from _struct import unpack
 from posix import close, pidfd_open
 
-from pyruntime.errors import HostError, RuntimeFailure
+from pyruntime.errors import HostError, InitError, RuntimeFailure
 from pyruntime.lifecycle import process
 from pyruntime.native.init import Link, Message, program_fd
 from pyruntime.plan import encode
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from pyruntime.spec.config import Spec
 
 
+GRACE_MS = 200  # for stage 0 to end itself and its hook; at a barrier it takes none of it
+
+
 class Job:
     """What the host steps of one plan work on; a plain bag, filled by create and exec."""
 
@@ -35,6 +38,7 @@ class Job:
         self.init_pidfd = -1  # of the container's init, for exec; borrowed
         self.console_fd = -1  # connected stream socket that gets the pty's master; owned by the drive
         self.fifo_owner = (0, 0)  # host ids of the container's root
+        self.rootfs = ""  # of a container in a user namespace, to find out what is closed to its root
         self.slots: dict[int, int] = {}  # given ones are borrowed
         self.on_pid: Callable[[int, int], None] = lambda pid, started: None
         self.on_ready: Callable[[], None] = lambda: None
@@ -187,10 +191,13 @@ class Drive:
     def kill(self) -> None:
         """End both processes; both are our children, so both are reaped.
 
-        Stage 0 may have cloned init without our having read so: it is ended first, then its last words are read.
+        Stage 0 sees that we are gone and has a moment to end a hook that it runs, which would be left behind by
+        SIGKILL. It may have cloned init without our having read so: its last words are read after its end.
         """
+        self.link.hang_up()
         if self.stage0_pidfd >= 0:
-            process.send_signal(self.stage0_pidfd, process.SIGKILL)
+            if not process.is_dead(self.stage0_pidfd, GRACE_MS):
+                process.send_signal(self.stage0_pidfd, process.SIGKILL)
             _reap(self.stage0_pidfd)
             close(self.stage0_pidfd)
             self.stage0_pidfd = -1

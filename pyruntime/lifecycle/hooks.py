@@ -44,17 +44,18 @@ def run_all(hooks: tuple[Hook, ...], kind: str, state: dict[str, Any], cwd: str,
 
 
 def _finish(drive: Drive) -> None:
-    """Read to the end; stage 0 exits 0 when every hook did."""
+    """Read to the end; stage 0 exits 0 when every hook did. A signal to us ends it, and with it its hook."""
+    failure: RuntimeFailure | None = None
     try:
-        while True:
-            message = drive.link.receive()
+        while (message := drive.link.receive()).type != "EOF":
             if message.type == "ERROR":
-                raise drive.failure(message)
-            if message.type == "EOF":
-                break
-    finally:
-        if drive.stage0_pidfd >= 0:
-            code = process.reap(drive.stage0_pidfd)
+                failure = drive.failure(message)
+        code = process.reap(drive.stage0_pidfd)
+    except BaseException:
+        drive.kill()
+        raise
+    if failure is not None:
+        raise failure
     if code:
         raise HostError(f"hook runner ended with {code}", hint="the hooks were killed with the container's cgroup")
 

@@ -96,6 +96,19 @@ class Link:
         """The next message, EOF included. Raises TimeoutError."""
         return parse_message(kernel.receive(self.sock, MAX_MESSAGE + HEAD_SIZE, timeout_ms=timeout_ms)[0])
 
+    def hang_up(self) -> None:
+        """Send nothing more: the other end reads EOF, what it has sent can still be read."""
+        if self.sock >= 0:
+            from _socket import SHUT_WR, socket
+
+            end = socket(fileno=self.sock)
+            try:
+                end.shutdown(SHUT_WR)
+            except OSError:  # ENOTCONN: the other end is gone already
+                return
+            finally:
+                end.detach()
+
     def close(self) -> None:
         """Close what is still ours; safe to call twice."""
         for fd in (self.sock, self.remote):

@@ -8,6 +8,8 @@ from pyruntime.plan.kernel import (
     ATTR_ATIME,
     CAPABILITIES,
     CLONE_FLAGS,
+    MEMORY_FLAGS,
+    MEMORY_MODES,
     MNT_DETACH,
     MS_BIND,
     MS_DIRSYNC,
@@ -31,6 +33,7 @@ from pyruntime.plan.kernel import (
     MS_STRICTATIME,
     MS_SYNCHRONOUS,
     MS_UNBINDABLE,
+    POLICIES,
     RLIM_INFINITY,
     RLIMITS,
     S_IFBLK,
@@ -79,6 +82,7 @@ PROPAGATION_NAMES = ((MS_SHARED, "shared"), (MS_PRIVATE, "private"), (MS_SLAVE, 
 BARRIER_NAMES = {number: name for name, number in BARRIERS.items()}
 NODE_TYPES = {S_IFCHR: "c", S_IFBLK: "b", S_IFIFO: "p"}
 FILTER_FLAGS = ((1, "TSYNC"), (2, "LOG"), (4, "SPEC_ALLOW"), (8, "NEW_LISTENER"), (32, "WAIT_KILLABLE_RECV"))
+IO_CLASSES = ("none", "RT", "BE", "IDLE")
 CLONE_WORDS = ("cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts")
 
 
@@ -190,6 +194,34 @@ def _remount(target: str, flags: int, data: str) -> str:
     return f"{target} [{ms_names(flags | MS_REMOUNT)}]{' ' + data if data else ''}"
 
 
+def _classic_mount(fstype: str, source: str, target: str, flags: int, data: str) -> str:
+    words = ms_names(flags)
+    text = f"{source} on {target}" if source and source != fstype else f"on {target}"
+    return f"{fstype + ' ' if fstype else ''}{text}{f' [{words}]' if words else ''}{' ' + data if data else ''}"
+
+
+def _scheduler(attr: bytes) -> str:
+    """Policy and the numbers that are not 0, from struct sched_attr."""
+    number = int.from_bytes(attr[4:8], "little")
+    words = [name for name, value in POLICIES.items() if value == number]
+    for key, at, size in (("nice", 16, 4), ("priority", 20, 4), ("runtime", 24, 8), ("deadline", 32, 8), ("period", 40, 8)):
+        if value := int.from_bytes(attr[at : at + size], "little", signed=key == "nice"):
+            words.append(f"{key} {value}")
+    return " ".join(words)
+
+
+def mode_name(mode: int) -> str:
+    """MPOL_BIND|MPOL_F_STATIC_NODES for the number that set_mempolicy(2) takes."""
+    names = [name for name, value in MEMORY_MODES.items() if value == mode & 0xFF]
+    return "|".join(names + [name for name, value in MEMORY_FLAGS.items() if mode & value])
+
+
+def bits(mask: bytes) -> str:
+    """The numbers of the bits that are set: 0,3."""
+    value = int.from_bytes(mask, "little")
+    return ",".join(str(number) for number in range(value.bit_length()) if value >> number & 1)
+
+
 def _mode(mode: int) -> str:
     return f"{mode & 0o7777:04o}"
 
@@ -257,6 +289,10 @@ WORDS: dict[str, Callable[..., str]] = {
     "move_mount": lambda slot, target, flags: f"slot {slot} on {target}{_notes(flags)}",
     "mount_setattr": _setattr,
     "remount": _remount,
+    "classic_mount": _classic_mount,
+    "scheduler": _scheduler,
+    "io_priority": lambda value: f"{IO_CLASSES[value >> 13]} {value & 0x1FFF}",
+    "memory_policy": lambda mode, nodes: f"{mode_name(mode)}{' nodes ' + bits(nodes) if nodes else ''}",
     "copy_up": lambda target, _slot: f"what {target} covers",
     "mknod": lambda path, mode, dev, uid, gid: f"{path} {_device(mode, dev)} {_mode(mode)} {uid}:{gid}",
     "symlink": lambda text, path, flags: f"{path} -> {text}{_notes(flags)}",

@@ -78,7 +78,7 @@ def _finish(process: Process, saved: Spec, host: HostFacts, options: ExecOptions
         process,
         slots,
         umask=umask,
-        personality=saved.linux.personality,
+        linux=saved.linux,
         available=ALL_CAPABILITIES if options.nstypes & CLONE_NEWUSER else host.capabilities,
         last_cap=host.last_cap,
         set_groups=host.euid == 0 and not keep_groups,
@@ -89,6 +89,15 @@ def _finish(process: Process, saved: Spec, host: HostFacts, options: ExecOptions
     )
 
 
+def _affinity(process: Process) -> tuple[list[Step], list[Step]]:
+    """CPUs before and after the cgroup is entered (config.md, execCPUAffinity)."""
+    if process.exec_cpu_affinity is None:
+        return [], []
+    from pyruntime.plan.attributes import affinity_steps
+
+    return affinity_steps(process.exec_cpu_affinity)
+
+
 def _enter(steps: Steps, process: Process, host: HostFacts, options: ExecOptions, pidfd_slot: int) -> None:
     """Cgroups, then every namespace that differs by one setns on init's pidfd, then the clone.
 
@@ -96,10 +105,14 @@ def _enter(steps: Steps, process: Process, host: HostFacts, options: ExecOptions
     (setns(2)). The clone also happens without a new pid namespace: only a child is in a joined one, and the
     conversation with the host stays the same.
     """
-    steps += [HostStep("cg_join", (path,)) for path in options.cgroups]
-    steps.append(init_step("barrier", (BARRIERS["joined"],)))
+    joins = [HostStep("cg_join", (path,)) for path in options.cgroups]
+    initial, final = _affinity(process)
+    steps += initial
+    # The join needs only the pid and so runs while stage 0 loads, unless it has to come second.
+    steps += [*joins, init_step("barrier", (BARRIERS["joined"],))] if not initial else [
+        init_step("barrier", (BARRIERS["joined"],)), *joins]  # fmt: skip
     steps.append(HostStep("release", ("joined",)))
-    steps.append(affinity_step(host))
+    steps += final or ([] if initial else [affinity_step(host)])
     if process.oom_score_adj is not None:
         steps.append(init_step("open_proc", (0,), "/process/oomScoreAdj"))
         steps.append(init_step("oom_score_adj", (process.oom_score_adj,), "/process/oomScoreAdj"))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from errno import (
     E2BIG,
     EACCES,
+    EBUSY,
     ECHILD,
     EDQUOT,
     EEXIST,
@@ -195,7 +196,7 @@ def _mount_cause(main: Step, step: Step, errno: int, spec: Spec) -> str:
 
 
 def _mount_target(step: Step) -> str:
-    index = {"mount": 2, "move_mount": 1, "symlink": 1}.get(step.op, 0)
+    index = {"mount": 2, "classic_mount": 2, "move_mount": 1, "symlink": 1}.get(step.op, 0)
     return str(step.args[index])
 
 
@@ -208,6 +209,8 @@ def _mount_call(step: Any, source: str, target: str, errno: int) -> str:
         if flags := ms_names(to_ms(step.args[4], step.args[4])):
             text += f", flags={flags}"
         return f"{text}{', data=' + ','.join(step.args[3]) if step.args[3] else ''}: {answer}"
+    if step.op == "classic_mount":
+        return f"mount src={source}, dst={target}, dstFd=(closed), data={step.args[4]}: {answer}"
     if step.op == "move_mount":
         return f"mount src={source}, dst={target}, dstFd=(closed), flags={ms_names(MS_BIND)}: {answer}"
     if step.op == "mount_setattr" and errno == EPERM and step.args[2]:
@@ -329,10 +332,15 @@ INIT_TEXTS: dict[str, Callable[[Any, int, str, str], str]] = {
     "pivot_root": lambda _s, _e, _d, a: f"error jailing process inside rootfs: pivot_root .: {a}",
     "move_root": lambda _s, _e, _d, a: f"error jailing process inside rootfs: move mount: {a}",
     "chroot": lambda _s, _e, _d, a: f"error jailing process inside rootfs: chroot .: {a}",
+    "cover": lambda s, _e, _d, a: f"error jailing process inside rootfs: cover {s.args[0]}: {a}",
     "umount": lambda s, _e, _d, a: f"error jailing process inside rootfs: umount {s.args[0]}: {a}",
     "sethostname": lambda s, _e, _d, a: f"sethostname {s.args[0]}: {a}",
     "setdomainname": lambda s, _e, _d, a: f"setdomainname {s.args[0]}: {a}",
     "console": lambda _s, _e, d, a: f"error setting up console: {d + ': ' if d else ''}{a}",
+    "scheduler": lambda s, _e, _d, a: f"error setting scheduler: {describe(s)}: {a}",
+    "io_priority": lambda s, _e, _d, a: f"failed to set io priority: {describe(s)}: {a}",
+    "memory_policy": lambda s, _e, _d, a: f"unable to set memory policy: set_mempolicy {describe(s)}: {a}",
+    "affinity": lambda s, _e, _d, a: f"error setting CPU affinity: {describe(s)}: {a}",
     "reopen_null": lambda _s, _e, _d, a: f"error reopening /dev/null inside container: open /dev/null: {a}",
     "bounding": lambda _s, _e, _d, a: f"unable to apply bounding set: {a}",
     "capset": lambda _s, _e, _d, a: f"unable to apply caps: {a}",
@@ -370,7 +378,7 @@ HOST_TEXTS: dict[str, Callable[[Any, str], str]] = {
 def _hint(step: Step, errno: int, detail: str) -> str:
     if step.op == "mount" and not detail.startswith("/") and detail:
         return f"the file system says: {detail.partition(' ')[2] or detail}"  # "e tmpfs: Bad value for 'size'"
-    if step.op == "mount":
+    if step.op in ("mount", "classic_mount"):
         return MOUNT_HINTS.get((str(step.args[0]), errno), MOUNT_HINTS.get(("", errno), ""))
     if step.op == "execve":
         return _execve_hint(errno)
@@ -444,6 +452,15 @@ HINTS = {
     ("setgroups", EPERM): "setgroups is denied in this user namespace: remove additionalGids",
     ("setuid", EINVAL): "map it in linux.uidMappings, or use an id that is mapped",
     ("setgid", EINVAL): "map it in linux.gidMappings, or use an id that is mapped",
+    ("scheduler", EPERM): "real-time policies, deadlines and a lower nice value need CAP_SYS_NICE in the host's user "
+    "namespace; on cgroup v1 SCHED_FIFO and SCHED_RR need resources.cpu.realtimeRuntime, SCHED_DEADLINE a cgroup "
+    "that allows every CPU (resources.cpu.cpus)",
+    ("scheduler", EBUSY): "the deadlines of all tasks together leave no room for this one",
+    ("scheduler", EINVAL): "the kernel refuses these numbers: see sched_setattr(2)",
+    ("io_priority", EPERM): "IOPRIO_CLASS_RT needs CAP_SYS_NICE or CAP_SYS_ADMIN",
+    ("memory_policy", EINVAL): "a node is missing here or not in the cgroup's cpuset.mems, or the mode refuses the flag",
+    ("memory_policy", ENOSYS): "this kernel is built without NUMA",
+    ("affinity", EINVAL): "none of these CPUs may be used: see resources.cpu.cpus",
 }
 
 

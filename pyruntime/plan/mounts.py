@@ -123,6 +123,9 @@ ATTR_TO_MS = (
 # File systems whose superblock is the kernel's or the namespace's: `ro` is a matter of the mount alone.
 SHARED_SUPERBLOCK = frozenset(("proc", "sysfs", "mqueue", "devpts", "cgroup", "cgroup2"))
 
+MAX_VALUE = 255  # bytes of a value that fsconfig(2) takes, e.g. of lowerdir; counted with its key
+MAX_DATA = 4095  # bytes of mount(2)'s data, a page with its NUL
+
 F_NO_SYMLINK = OP_FLAGS["TARGET_NO_SYMLINK"]
 F_INHERIT_MODE = OP_FLAGS["INHERIT_MODE"]
 F_RECURSIVE = OP_FLAGS["RECURSIVE"]
@@ -299,7 +302,9 @@ def _after(out: Mounts, split: Split, target: str, origin: str) -> None:
         )
     for flags in split.propagation:
         recursive = F_RECURSIVE if flags & MS_REC else 0
-        out.init.append(init_step("mount_setattr", (target, 0, 0, flags & ~MS_REC, recursive), f"{origin}/options"))
+        older = instead(ENOSYS, "classic_mount", ("", "", target, flags, ""), f"{origin}/options")
+        args = (target, 0, 0, flags & ~MS_REC, recursive)
+        out.init.append(either("mount_setattr", args, f"{origin}/options", older))
 
 
 def _bind(out: Mounts, mount: Mount, split: Split, target: str, origin: str) -> None:
@@ -359,6 +364,13 @@ def _mount(out: Mounts, fstype: str, source: str, target: str, data: tuple[str, 
            flags: int = 0, instead_of: tuple[Step, ...] = ()) -> None:  # fmt: skip
     """A new file system at `target`, which is made when it is missing."""
     made = instead(ENOENT, "make_path", (target, 0o755, flags & F_NO_SYMLINK, -1), origin, retry=True)
+    if any(len(key.encode("utf-8", "surrogateescape")) > MAX_VALUE for key in data):
+        text = ",".join(data)
+        if len(text.encode("utf-8", "surrogateescape")) > MAX_DATA:
+            raise SpecError("mount data is too long", field=f"{origin}/options", value=f"{text[:40]}...",
+                            hint=f"the kernel takes {MAX_DATA} bytes; shorter paths or fewer layers fit")  # fmt: skip
+        out.init.append(either("classic_mount", (fstype, source, target, to_ms(attrs, attrs), text), origin, made))
+        return
     out.init.append(either("mount", (fstype, source, target, data, attrs, flags), origin, made, *instead_of))
 
 

@@ -52,6 +52,8 @@ The socket (SOCK_SEQPACKET, inherited as descriptor 3), one message a record:
 
     message  u32 type  i32 step  i32 errno  i32 value  payload...            (16 bytes + payload, at most 8 KiB)
 
+On exec.err a byte "x" comes first, right before execve: EOF without it means that init was killed before.
+
 EOF on the socket at a barrier means that the host is gone: init exits and touches nothing. After `ready`, a failure
 is one message of the same form (ERROR) on the exec.err FIFO (slot of wait_start) or, for exec, on the socket;
 the success of execve closes both. `step` is always the index in the init lane, alternatives counted.
@@ -155,6 +157,12 @@ OPS: dict[str, tuple[int, tuple[tuple[str, str], ...]]] = {
     "affinity": (53, (("mask", "blob"),)),
     "copy_up": (55, (("target", "str"), ("slot", "slot"))),  # tmpcopyup, next
     "oom_score_adj": (56, (("value", "int"),)),
+    # mount(2) on a target below the root: for data that fsconfig does not take, and kernels before mount_setattr
+    "classic_mount": (57, (("fstype", "str"), ("source", "str"), ("target", "str"), ("flags", "int"), ("data", "str"))),
+    "cover": (58, (("path", "str"),)),  # a read-only empty tmpfs over a host path, before the root is changed
+    "scheduler": (59, (("attr", "blob"),)),  # struct sched_attr
+    "io_priority": (60, (("value", "int"),)),  # of the process group
+    "memory_policy": (61, (("mode", "int"), ("nodes", "blob"))),  # the mode with its flags; nodes in longs
 }
 
 PROCEDURES = ("make_path", "copy_up", "console", "hook", "find_program", "home", "wait_start")

@@ -17,6 +17,7 @@ from pyruntime.errors import SpecError
 from pyruntime.plan.devices import compile_devices
 from pyruntime.plan.kernel import (
     EACCES,
+    EINVAL,
     EPERM,
     MNT_DETACH,
     MS_PRIVATE,
@@ -94,7 +95,7 @@ def compile_plan(spec: Spec, bundle: BundleFacts, host: HostFacts, options: Opti
     steps.append(HostStep("spawn", ()))
     _stage0(steps, spec, process, host, spaces, cgroup)
     _recorded(steps, spec, spaces, options, cgroup)
-    _root(steps, spec, bundle, root_slot)
+    _root(steps, spec, bundle, root_slot, mounts)
     steps += mounts.init
     steps += devices
     _hooks_and_cwd(steps, spec, process, options)
@@ -108,10 +109,16 @@ def compile_plan(spec: Spec, bundle: BundleFacts, host: HostFacts, options: Opti
 
 
 def _dropped(spec: Spec) -> list[tuple[str, str]]:
-    """Warnings for what is left out: only a label without which nothing is less protected (S5)."""
-    if not spec.linux.mount_label:
-        return []
-    return [("/linux/mountLabel", "mountLabel is ignored: selinux is disabled or not supported")]
+    """Warnings for what is left out: a label without which nothing is less protected (S5), limits the kernel lost."""
+    found = []
+    if spec.linux.mount_label:
+        found.append(("/linux/mountLabel", "mountLabel is ignored: selinux is disabled or not supported"))
+    memory = spec.linux.resources.memory
+    for key, value in (("kernel", memory.kernel), ("kernelTCP", memory.kernel_tcp),
+                       ("useHierarchy", memory.use_hierarchy)):  # fmt: skip
+        if value:  # contract 4.8; 0 and false ask for nothing
+            found.append((f"/linux/resources/memory/{key}", f"memory.{key} is ignored: the kernel has no such setting any more"))
+    return found
 
 
 def _check(spec: Spec, process: Process, bundle: BundleFacts, host: HostFacts, options: Options) -> None:
@@ -144,7 +151,7 @@ def _finish(spec: Spec, process: Process, host: HostFacts, options: Options, slo
         process,
         slots,
         umask=process.user.umask,
-        personality=spec.linux.personality,
+        linux=spec.linux,
         available=ALL_CAPABILITIES if user_ns else host.capabilities,
         last_cap=host.last_cap,
         set_groups=not groups_denied(spec, host) and KEEP_GROUPS not in spec.annotations,
@@ -222,7 +229,7 @@ def _is_device_rule(step: HostStep) -> bool:
     return step.op == "cg_write" and "/devices." in str(step.args[0])
 
 
-def _root(steps: Steps, spec: Spec, bundle: BundleFacts, root_slot: int) -> None:
+def _root(steps: Steps, spec: Spec, bundle: BundleFacts, root_slot: int, mounts: Mounts) -> None:
     """The rootfs as slot 0; everything below it is reached through that descriptor from here on (S1)."""
     if root_slot < 0:
         steps.append(init_step("use_root", (bundle.rootfs,), "/root/path"))
@@ -275,13 +282,19 @@ def _change_root(steps: Steps, spec: Spec, host: HostFacts, options: Options, sp
     if options.no_pivot:
         # A moved root leaves the old mounts in the namespace: full proc and sysfs among them would let the container
         # mount new ones past its masks.
-        steps += [init_step("umount", (path, MNT_DETACH), "/root/path") for path in host.proc_mounts]
+        steps += [_hide(path) for path in host.proc_mounts]
         steps.append(init_step("move_root", (), "/root/path"))
     else:
         steps.append(init_step("pivot_root", (), "/root/path"))
     wanted = spec.linux.rootfs_propagation
     if wanted.removeprefix("r") in ("shared", "unbindable"):
         steps.append(init_step("propagation", ("/", PROPAGATION[wanted]), "/linux/rootfsPropagation"))
+
+
+def _hide(path: str) -> Step:
+    """No way to a mount of the host: it is taken away, or covered where it is locked (mount_namespaces(7): EINVAL)."""
+    covers = (instead(errno, "cover", (path,), "/root/path") for errno in (EINVAL, EPERM))
+    return either("umount", (path, MNT_DETACH), "/root/path", *covers)
 
 
 def _names(steps: Steps, spec: Spec) -> None:

@@ -7,7 +7,7 @@ before them is order.py's. (An exec needs neither mounts nor devices, and so doe
 from __future__ import annotations
 
 from pyruntime.errors import SpecError
-from pyruntime.plan.kernel import CAPABILITIES, EACCES, ENOSYS, EPERM, PERSONALITIES, RLIMITS
+from pyruntime.plan.kernel import CAPABILITIES, EACCES, ENOSYS, EPERM, RLIMITS
 from pyruntime.plan.opcodes import OP_FLAGS
 from pyruntime.plan.step import HostStep, Step, init_step
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pyruntime.host.facts import HostFacts
     from pyruntime.plan.step import Slots
     from pyruntime.spec.config import Capabilities, Hook, Process
-    from pyruntime.spec.linux import IDMapping, Linux, Personality
+    from pyruntime.spec.linux import IDMapping, Linux
 
     Maps = tuple[tuple[int, int, int], ...]  # (container id, host id, size)
 
@@ -85,10 +85,10 @@ class Finish:
     namespace may refuse it.
     """
 
-    def __init__(self, process: Process, slots: Slots, *, umask: int | None, personality: Personality | None,
-                 available: int, last_cap: int, set_groups: bool, nested: bool, console: bool, listen_fds: int,
-                 preserve_fds: int, notify: bool = False) -> None:  # fmt: skip
-        self.process, self.personality = process, personality
+    def __init__(self, process: Process, slots: Slots, *, umask: int | None, linux: Linux, available: int,
+                 last_cap: int, set_groups: bool, nested: bool, console: bool, listen_fds: int, preserve_fds: int,
+                 notify: bool = False) -> None:  # fmt: skip
+        self.process, self.linux = process, linux
         self.umask = DEFAULT_UMASK if umask is None else umask
         self.masks = CapabilityMasks(process.capabilities, available=available, last_cap=last_cap)
         self.warnings = self.masks.warnings("/process/capabilities")
@@ -123,8 +123,10 @@ class Finish:
         # After everything that makes files with exact modes.
         configured = process.user.umask is not None
         steps.append(init_step("umask", (self.umask,), "/process/user/umask" if configured else ""))
-        if self.personality is not None:
-            steps.append(init_step("personality", (persona(self.personality),), "/linux/personality"))
+        if process.scheduler or process.io_priority or self.linux.personality or self.linux.memory_policy:
+            from pyruntime.plan.attributes import attribute_steps
+
+            steps += attribute_steps(process, self.linux)
         # As root: the user may not be allowed to read the container's /etc/passwd.
         if not any(entry.startswith("HOME=") for entry in self.env):
             steps.append(init_step("home", (process.user.uid, self.env), "/process/env" if process.env else ""))
@@ -189,15 +191,6 @@ def keyring_step(container_id: str, token: str, *, user_ns: bool) -> Step:
     return init_step("keyring", (name, 0xFFFFFFFF, 0x08 if user_ns else 0x080000), "", (ENOSYS,))
 
 
-def persona(personality: Personality) -> int:
-    """The value for personality(2). Raises SpecError for a domain that is not the spec's."""
-    try:
-        return PERSONALITIES[personality.domain]
-    except KeyError:
-        raise SpecError(f"invalid personality domain {personality.domain!r}", field="/linux/personality/domain",
-                        value=personality.domain, hint="LINUX and LINUX32 exist") from None  # fmt: skip
-
-
 def rlimit_steps(process: Process) -> list[HostStep]:
     """Limits, set from outside at `ready`, so that a small one cannot hinder init's own steps (contract 4.2)."""
     return [
@@ -237,10 +230,7 @@ def refuse_unsupported(process: Process, linux: Linux) -> None:
     apparmor = "" if process.apparmor_profile == "unconfined" else process.apparmor_profile
     for field, name, value in (
         ("/process/apparmorProfile", "an apparmor profile", apparmor),
-        ("/process/scheduler", "process.scheduler", process.scheduler),
-        ("/process/ioPriority", "process.ioPriority", process.io_priority),
         ("/linux/intelRdt", "linux.intelRdt", linux.intel_rdt),
-        ("/linux/memoryPolicy", "linux.memoryPolicy", linux.memory_policy),
         ("/linux/netDevices", "linux.netDevices", linux.net_devices),
     ):
         if value:

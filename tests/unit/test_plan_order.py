@@ -176,8 +176,6 @@ def test_a_notifying_filter_hands_its_listener_over_at_once():
      "/process/apparmorProfile"),
     ({"process.selinuxLabel": "l"}, HostFacts(), {},
      "selinux label is specified in config, but selinux is disabled or not supported", "/process/selinuxLabel"),
-    ({"process.ioPriority": {"class": "IOPRIO_CLASS_IDLE"}}, HostFacts(), {}, "process.ioPriority is not supported yet",
-     "/process/ioPriority"),
     ({}, ROOTLESS, {}, "rootless container requires user namespaces", "/linux/namespaces"),
     (user_ns() | {"process.user": {"uid": 0, "gid": 0, "additionalGids": [5]}}, ROOTLESS, {},
      "cannot set any additional groups in a rootless container", "/process/user/additionalGids"),
