@@ -1,4 +1,4 @@
-"""Fixtures of every tier that starts containers: the program under test, bundles made of busybox, and the leak check."""
+"""Fixtures of every tier that starts containers: the program under test, bundles of busybox, and the leak check."""
 
 from __future__ import annotations
 

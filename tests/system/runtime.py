@@ -76,7 +76,9 @@ class Runtime:
         """A started call; stdin is empty unless given."""
         return track(subprocess.Popen(self.argv(*args), **{"stdin": subprocess.DEVNULL, **more}))
 
-    def __call__(self, *args: Any, stdin: str | bytes | None = None, timeout_s: float = TIMEOUT_S, **more: Any) -> Result:
+    def __call__(
+        self, *args: Any, stdin: str | bytes | None = None, timeout_s: float = TIMEOUT_S, **more: Any
+    ) -> Result:
         """One finished call; its output up to its own end, whoever still has the files open."""
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as given:
             if stdin is not None:

@@ -41,8 +41,16 @@ class Session:
         self.master, self.slave = pty.openpty()
         self.resize(rows, columns)
         self.before = termios.tcgetattr(self.slave)
-        self.call = track(subprocess.Popen(argv, stdin=self.slave, stdout=self.slave, stderr=self.slave,
-                                           start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)))
+        self.call = track(
+            subprocess.Popen(
+                argv,
+                stdin=self.slave,
+                stdout=self.slave,
+                stderr=self.slave,
+                start_new_session=True,
+                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no threads here
+            )
+        )
         self.text = ""
 
     def resize(self, rows: int, columns: int) -> None:
@@ -155,8 +163,10 @@ def test_raw_while_it_runs(runtime: Runtime, make_bundle: MakeBundle) -> None:
 
 def test_terminal_inside(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """stdio and /dev/console are the one pty of the container's own devpts; it is the controlling terminal."""
-    script = "for n in 0 1 2; do test -t $n || echo no $n; done; stat -c %t:%T /dev/console; echo x >/dev/tty; ls /dev/pts; " \
-             "cut -d' ' -f1,5,6 /proc/1/stat; ls -l /proc/1/fd | grep -c ptmx; grep -c ' /dev/console ' /proc/self/mountinfo"
+    script = (
+        "for n in 0 1 2; do test -t $n || echo no $n; done; stat -c %t:%T /dev/console; echo x >/dev/tty; ls /dev/pts; "
+        "cut -d' ' -f1,5,6 /proc/1/stat; ls -l /proc/1/fd | grep -c ptmx; grep -c ' /dev/console ' /proc/self/mountinfo"
+    )
     bundle = make_bundle(script, {**TERMINAL, "process.consoleSize": {"height": 7, "width": 9}})
     with session(runtime.argv("run", "-b", bundle.path, runtime.new_id())) as user:
         assert user.end() == 0
@@ -169,7 +179,9 @@ def test_terminal_with_redirected_stdio(runtime: Runtime, make_bundle: MakeBundl
     """The host's terminal is found on another descriptor (contract 3.6)."""
     bundle = make_bundle("echo text; exit 4", TERMINAL)
     sign = "</dev/null" if redirected == "stdin" else ">/dev/null"
-    with session(["sh", "-c", f'exec "$@" {sign}', "sh", *runtime.argv("run", "-b", bundle.path, runtime.new_id())]) as user:
+    with session(
+        ["sh", "-c", f'exec "$@" {sign}', "sh", *runtime.argv("run", "-b", bundle.path, runtime.new_id())]
+    ) as user:
         assert user.end() == 4
 
 
@@ -202,7 +214,7 @@ def test_exec_tty(runtime: Runtime, make_bundle: MakeBundle) -> None:
             assert termios.tcgetattr(user.slave) == user.before
 
 
-# --- console socket -----------------------------------------------------------------------------------------------------
+# --- console socket -------------------------------------------------------------------------------------------------
 @contextlib.contextmanager
 def listening(path: Path) -> Iterator[socket.socket]:
     """A stream socket that waits for one connection."""
@@ -225,12 +237,16 @@ def received(server: socket.socket) -> tuple[bytes, int]:
 @pytest.mark.parametrize("changes", [{}, USER], ids=["root", "user namespace"])
 def test_console_socket(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path, changes: dict[str, Any]) -> None:
     """The master has arrived before create returns, its payload names it, its size is the config's."""
-    bundle = make_bundle("stty size; read line; echo got $line; sleep 60", {
-        **TERMINAL, **changes, "process.consoleSize": {"height": 12, "width": 34}})  # fmt: skip
+    bundle = make_bundle(
+        "stty size; read line; echo got $line; sleep 60",
+        {**TERMINAL, **changes, "process.consoleSize": {"height": 12, "width": 34}},
+    )
     if changes:
         owned(bundle)
-    with listening(tmp_path / "sock") as server, runtime.container(
-            bundle, "--console-socket", tmp_path / "sock", start=False) as container:  # fmt: skip
+    with (
+        listening(tmp_path / "sock") as server,
+        runtime.container(bundle, "--console-socket", tmp_path / "sock", start=False) as container,
+    ):
         data, master = received(server)
         with open(master, "r+b", buffering=0) as terminal:
             assert data == b"/dev/pts/ptmx"
@@ -258,7 +274,9 @@ def test_console_socket_of_exec(runtime: Runtime, make_bundle: MakeBundle, tmp_p
 
 def test_console_socket_that_nobody_reads(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> None:
     """A missing socket fails create, which leaves nothing (R2)."""
-    result = runtime("create", "-b", make_bundle("true", TERMINAL).path, "--console-socket", tmp_path / "no", runtime.new_id())
+    result = runtime(
+        "create", "-b", make_bundle("true", TERMINAL).path, "--console-socket", tmp_path / "no", runtime.new_id()
+    )
     assert result.code == 1
     assert "console socket" in result.message
     assert runtime.ids() == []
@@ -278,9 +296,21 @@ def test_console_needs_devpts(runtime: Runtime, make_bundle: MakeBundle) -> None
 def test_console_target_of_the_image(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path, kind: str) -> None:
     """S18: what a link at /dev/console names is neither made, truncated nor covered."""
     (tmp_path / "victim").write_text("mine")
-    bundle = make_bundle("true", {**TERMINAL, "mounts": [
-        {"destination": "/proc", "type": "proc", "source": "proc"},
-        {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"]}]})  # fmt: skip
+    bundle = make_bundle(
+        "true",
+        {
+            **TERMINAL,
+            "mounts": [
+                {"destination": "/proc", "type": "proc", "source": "proc"},
+                {
+                    "destination": "/dev/pts",
+                    "type": "devpts",
+                    "source": "devpts",
+                    "options": ["newinstance", "ptmxmode=0666"],
+                },
+            ],
+        },
+    )
     (bundle.rootfs / "dev/pts").mkdir()
     if kind == "link":
         (bundle.rootfs / "dev/console").symlink_to(tmp_path / "victim")
@@ -291,7 +321,7 @@ def test_console_target_of_the_image(runtime: Runtime, make_bundle: MakeBundle, 
     assert (tmp_path / "victim").read_text() == "mine"
 
 
-# --- pidfd socket -------------------------------------------------------------------------------------------------------
+# --- pidfd socket ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("verb", "payload"), [("create", b"standard"), ("run", b"standard"), ("exec", b"setns")])
 def test_pidfd_socket(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path, verb: str, payload: bytes) -> None:
     """One pidfd of the process by SCM_RIGHTS (contract 1.4)."""
@@ -319,9 +349,13 @@ def test_pidfd_socket(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path,
 
 def test_stdio_owner(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """S19: our pipes belong to the process's user; a file of the caller keeps its owner."""
-    bundle = make_bundle("echo x >/proc/self/fd/1 && stat -Lc %u /proc/self/fd/1", {
-        "process.user.uid": 1000, "linux.namespaces": namespaces()})  # fmt: skip
-    done = subprocess.run(runtime.argv("run", "-b", bundle.path, runtime.new_id()), capture_output=True, text=True, check=False)
+    bundle = make_bundle(
+        "echo x >/proc/self/fd/1 && stat -Lc %u /proc/self/fd/1",
+        {"process.user.uid": 1000, "linux.namespaces": namespaces()},
+    )
+    done = subprocess.run(
+        runtime.argv("run", "-b", bundle.path, runtime.new_id()), capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (0, "x\n1000\n"), done
     result = runtime.run(make_bundle("stat -Lc %u /proc/self/fd/1", {"process.user.uid": 1000}))
     assert result.out == "0\n"

@@ -30,37 +30,94 @@ def device(path: str, kind: str = "c", major: int = 1, minor: int = 3, **more: A
 
 
 ROWS: list[tuple[str, dict[str, Any], str, str]] = [
-    ("defaults", {}, f"for n in null zero full random urandom tty; do {LOOK} /dev/$n; done",
-     "\n".join(f"character special file {number} 666 0:0" for number in ("1:3", "1:5", "1:7", "1:8", "1:9", "5:0"))),
-    ("they work", {}, "echo x >/dev/null; head -c3 /dev/zero | wc -c; echo x 2>&1 >/dev/full | wc -l; head -c2 /dev/urandom | wc -c",
-     "3\n1\n2"),
-    ("links", {}, "for n in fd stdin stdout stderr ptmx; do readlink /dev/$n; done", "/proc/self/fd\n/proc/self/fd/0\n/proc/self/fd/1\n/proc/self/fd/2\npts/ptmx"),
-    ("core only with kcore", {}, "test -e /proc/kcore = -e /dev/core; test -L /dev/core; a=$?; test -e /proc/kcore; test $? = $a && echo same",
-     "same"),
-    ("nothing else", {"process.args": ["ls", "/dev"]}, "",
-     "\n".join(sorted(["fd", "full", "null", "ptmx", "pts", "random", "stderr", "stdin", "stdout", "tty", "urandom", "zero"]
-                      + (["core"] if os.path.exists("/proc/kcore") else [])))),
-    ("mode and owner", {"linux.devices": [device("/dev/mine", fileMode=0o640, uid=5, gid=6)]}, f"{LOOK} /dev/mine",
-     "character special file 1:3 640 5:6"),
-    ("type bits are stripped", {"linux.devices": [device("/dev/mine", fileMode=0o20600)]}, f"{LOOK} /dev/mine",
-     "character special file 1:3 600 0:0"),
+    (
+        "defaults",
+        {},
+        f"for n in null zero full random urandom tty; do {LOOK} /dev/$n; done",
+        "\n".join(f"character special file {number} 666 0:0" for number in ("1:3", "1:5", "1:7", "1:8", "1:9", "5:0")),
+    ),
+    (
+        "they work",
+        {},
+        "echo x >/dev/null; head -c3 /dev/zero | wc -c; echo x 2>&1 >/dev/full | wc -l; head -c2 /dev/urandom | wc -c",
+        "3\n1\n2",
+    ),
+    (
+        "links",
+        {},
+        "for n in fd stdin stdout stderr ptmx; do readlink /dev/$n; done",
+        "/proc/self/fd\n/proc/self/fd/0\n/proc/self/fd/1\n/proc/self/fd/2\npts/ptmx",
+    ),
+    (
+        "core only with kcore",
+        {},
+        "test -e /proc/kcore = -e /dev/core; test -L /dev/core; a=$?; test -e /proc/kcore; test $? = $a && echo same",
+        "same",
+    ),
+    (
+        "nothing else",
+        {"process.args": ["ls", "/dev"]},
+        "",
+        "\n".join(
+            sorted(
+                ["fd", "full", "null", "ptmx", "pts", "random", "stderr", "stdin", "stdout", "tty", "urandom", "zero"]
+                + (["core"] if os.path.exists("/proc/kcore") else [])
+            )
+        ),
+    ),
+    (
+        "mode and owner",
+        {"linux.devices": [device("/dev/mine", fileMode=0o640, uid=5, gid=6)]},
+        f"{LOOK} /dev/mine",
+        "character special file 1:3 640 5:6",
+    ),
+    (
+        "type bits are stripped",
+        {"linux.devices": [device("/dev/mine", fileMode=0o20600)]},
+        f"{LOOK} /dev/mine",
+        "character special file 1:3 600 0:0",
+    ),
     ("mode by default", {"linux.devices": [device("/dev/mine")]}, f"{LOOK} /dev/mine", NULL),
     ("type u", {"linux.devices": [device("/dev/mine", "u")]}, f"{LOOK} /dev/mine", NULL),
-    ("block", {"linux.devices": [device("/dev/loop9", "b", 7, 9)]}, f"{LOOK} /dev/loop9", "block special file 7:9 666 0:0"),
-    ("big numbers", {"linux.devices": [device("/dev/big", "c", 259, 70000)]}, f"{LOOK} /dev/big",
-     "character special file 103:11170 666 0:0"),
-    ("fifo", {"linux.devices": [{"path": "/dev/pipe", "type": "p", "fileMode": 0o600}]}, f"{LOOK} /dev/pipe", "fifo 0:0 600 0:0"),
-    ("any path, parents 0755", {"linux.devices": [device("/srv/a/null")]}, f"{LOOK} /srv/a/null; stat -c %a /srv /srv/a", f"{NULL}\n755\n755"),
-    ("listed wins over a default", {"linux.devices": [device("/dev/null", fileMode=0o600, uid=9)]}, f"{LOOK} /dev/null",
-     "character special file 1:3 600 9:0"),
+    (
+        "block",
+        {"linux.devices": [device("/dev/loop9", "b", 7, 9)]},
+        f"{LOOK} /dev/loop9",
+        "block special file 7:9 666 0:0",
+    ),
+    (
+        "big numbers",
+        {"linux.devices": [device("/dev/big", "c", 259, 70000)]},
+        f"{LOOK} /dev/big",
+        "character special file 103:11170 666 0:0",
+    ),
+    (
+        "fifo",
+        {"linux.devices": [{"path": "/dev/pipe", "type": "p", "fileMode": 0o600}]},
+        f"{LOOK} /dev/pipe",
+        "fifo 0:0 600 0:0",
+    ),
+    (
+        "any path, parents 0755",
+        {"linux.devices": [device("/srv/a/null")]},
+        f"{LOOK} /srv/a/null; stat -c %a /srv /srv/a",
+        f"{NULL}\n755\n755",
+    ),
+    (
+        "listed wins over a default",
+        {"linux.devices": [device("/dev/null", fileMode=0o600, uid=9)]},
+        f"{LOOK} /dev/null",
+        "character special file 1:3 600 9:0",
+    ),
     ("listed ptmx is ignored", {"linux.devices": [device("/dev/ptmx", "c", 5, 2)]}, "readlink /dev/ptmx", "pts/ptmx"),
     ("/dev in the rootfs", {"mounts": [MOUNTS[0]]}, f"{LOOK} /dev/null; readlink /dev/fd", f"{NULL}\n/proc/self/fd"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("changes", "script", "expected"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_from_inside(runtime: Runtime, make_bundle: MakeBundle, changes: dict[str, Any], script: str,
-                     expected: str) -> None:  # fmt: skip
+def test_from_inside(
+    runtime: Runtime, make_bundle: MakeBundle, changes: dict[str, Any], script: str, expected: str
+) -> None:
     """Type, number, mode and owner."""
     assert runtime.look(make_bundle(script, changes)) == expected
 
@@ -72,12 +129,16 @@ def test_dev_by_bind(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Any) -
     (folder / "only").touch()
     os.mknod(folder / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
     before = sorted(os.listdir(folder))
-    bundle = make_bundle(["ls", "/dev"], {"mounts": [MOUNTS[0], {"destination": "/dev", "source": str(folder), "options": ["bind"]}]})
+    bundle = make_bundle(
+        ["ls", "/dev"], {"mounts": [MOUNTS[0], {"destination": "/dev", "source": str(folder), "options": ["bind"]}]}
+    )
     assert runtime.look(bundle) == "null\nonly"
     assert sorted(os.listdir(folder)) == before
 
 
-@pytest.mark.parametrize(("path", "content"), [("/dev/mine", "file"), ("/dev/mine", "other device"), ("/dev/null", "file")])
+@pytest.mark.parametrize(
+    ("path", "content"), [("/dev/mine", "file"), ("/dev/mine", "other device"), ("/dev/null", "file")]
+)
 def test_existing_name_that_differs(runtime: Runtime, make_bundle: MakeBundle, path: str, content: str) -> None:
     """The spec's rule, which no peer keeps: a name that is something else fails, and stays what it was."""
     bundle = make_bundle("true", {"mounts": [MOUNTS[0]], "linux.devices": [device("/dev/mine")]})
@@ -119,34 +180,64 @@ def test_refused(runtime: Runtime, make_bundle: MakeBundle, devices: list[dict[s
 # --- rules of the devices cgroup --------------------------------------------------------------------------------------
 CAN = "cat /dev/{0} >/dev/null 2>&1 && echo {0}; true"
 RULES: list[tuple[str, list[dict[str, Any]], str, str]] = [
-    ("deny all: the defaults stay", [DENY_ALL], "head -c1 /dev/zero | wc -c; mknod /tmp/n c 1 11 && echo made; head -c1 /tmp/n 2>&1 | wc -l",
-     "1\nmade\n1"),
+    (
+        "deny all: the defaults stay",
+        [DENY_ALL],
+        "head -c1 /dev/zero | wc -c; mknod /tmp/n c 1 11 && echo made; head -c1 /tmp/n 2>&1 | wc -l",
+        "1\nmade\n1",
+    ),
     ("deny all: no others", [DENY_ALL], "mknod /tmp/kmsg c 1 11; : </tmp/kmsg || echo refused", "refused"),
-    ("allowed again", [DENY_ALL, {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "r"}],
-     "mknod /tmp/kmsg c 1 11; : </tmp/kmsg && echo read; : >/tmp/kmsg || echo 'no write'", "read\nno write"),
-    ("in order: the last one counts", [DENY_ALL, {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "rwm"},
-                                       {"allow": False, "type": "c", "major": 1, "minor": 11, "access": "w"}],
-     "mknod /tmp/kmsg c 1 11; : </tmp/kmsg && echo read; : >/tmp/kmsg || echo 'no write'", "read\nno write"),
-    ("a wildcard", [DENY_ALL, {"allow": True, "type": "c", "major": 1, "access": "rw"}], "mknod /tmp/kmsg c 1 11; : </tmp/kmsg && echo read",
-     "read"),
-]  # fmt: skip
+    (
+        "allowed again",
+        [DENY_ALL, {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "r"}],
+        "mknod /tmp/kmsg c 1 11; : </tmp/kmsg && echo read; : >/tmp/kmsg || echo 'no write'",
+        "read\nno write",
+    ),
+    (
+        "in order: the last one counts",
+        [
+            DENY_ALL,
+            {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "rwm"},
+            {"allow": False, "type": "c", "major": 1, "minor": 11, "access": "w"},
+        ],
+        "mknod /tmp/kmsg c 1 11; : </tmp/kmsg && echo read; : >/tmp/kmsg || echo 'no write'",
+        "read\nno write",
+    ),
+    (
+        "a wildcard",
+        [DENY_ALL, {"allow": True, "type": "c", "major": 1, "access": "rw"}],
+        "mknod /tmp/kmsg c 1 11; : </tmp/kmsg && echo read",
+        "read",
+    ),
+]
 
 
 @pytest.mark.parametrize(("rules", "script", "expected"), [row[1:] for row in RULES], ids=[row[0] for row in RULES])
-def test_rules(runtime: Runtime, make_bundle: MakeBundle, rules: list[dict[str, Any]], script: str, expected: str) -> None:
+def test_rules(
+    runtime: Runtime, make_bundle: MakeBundle, rules: list[dict[str, Any]], script: str, expected: str
+) -> None:
     """In force before the program runs, for exec too (S33)."""
     changes = {"linux.resources": {"devices": rules}}
-    script = script.replace(": <", "(exec 9<").replace(": >", "(exec 9>").replace("kmsg &&", "kmsg) &&").replace("kmsg ||", "kmsg) 2>/dev/null ||")
+    script = (
+        script.replace(": <", "(exec 9<")
+        .replace(": >", "(exec 9>")
+        .replace("kmsg &&", "kmsg) &&")
+        .replace("kmsg ||", "kmsg) 2>/dev/null ||")
+    )
     assert runtime.look(make_bundle(script, changes)) == expected
     with runtime.container(make_bundle("sleep 60", changes)) as container:
         assert container.look(script) == expected
 
 
-@pytest.mark.parametrize(("rule", "field"), [
-    ({"allow": True, "type": "c", "access": ""}, "/linux/resources/devices/1/access"),
-    ({"allow": True, "type": "c", "access": "rx"}, "/linux/resources/devices/1/access"),
-    ({"allow": True, "type": "q", "access": "r"}, "/linux/resources/devices/1/type"),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    ("rule", "field"),
+    [
+        ({"allow": True, "type": "c", "access": ""}, "/linux/resources/devices/1/access"),
+        ({"allow": True, "type": "c", "access": "rx"}, "/linux/resources/devices/1/access"),
+        ({"allow": True, "type": "q", "access": "r"}, "/linux/resources/devices/1/type"),
+    ],
+    ids=str,
+)
 def test_rule_refused(runtime: Runtime, make_bundle: MakeBundle, rule: dict[str, Any], field: str) -> None:
     """Nonsense is no rule."""
     result = runtime.run(make_bundle("true", {"linux.resources": {"devices": [DENY_ALL, rule]}}))

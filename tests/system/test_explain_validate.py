@@ -29,8 +29,18 @@ BAD: dict[str, Any] = {
     "linux.seccomp": {"defaultAction": "SCMP_ACT_FOO"},
     "hooks": {"prestart": [{"path": "relative"}]},
 }
-POINTERS = {"/ociVersion", "/process/cwd", "/process/args", "/process/user/uid", "/process/rlimits/0/type", "/linux/namespaces/4",
-            "/linux/namespaces/5", "/linux/maskedPaths", "/linux/seccomp/defaultAction", "/hooks/prestart/0/path"}  # fmt: skip
+POINTERS = {
+    "/ociVersion",
+    "/process/cwd",
+    "/process/args",
+    "/process/user/uid",
+    "/process/rlimits/0/type",
+    "/linux/namespaces/4",
+    "/linux/namespaces/5",
+    "/linux/maskedPaths",
+    "/linux/seccomp/defaultAction",
+    "/hooks/prestart/0/path",
+}
 
 
 def test_all_violations_at_once(runtime: Runtime, make_bundle: MakeBundle) -> None:
@@ -112,18 +122,25 @@ def test_explain_json_is_the_table(runtime: Runtime, make_bundle: MakeBundle) ->
     document = json.loads(runtime("explain", "--json", bundle.path).out)
     table = [line.split() for line in runtime("explain", bundle.path).out.splitlines()[1:] if line.split()[0].isdigit()]
     assert document["version"] == 1
-    assert [(str(step["number"]), step["lane"], step["step"]) for step in document["steps"]] == [tuple(row[:3]) for row in table]
+    assert [(str(step["number"]), step["lane"], step["step"]) for step in document["steps"]] == [
+        tuple(row[:3]) for row in table
+    ]
     for step in document["steps"]:
         place: Any = bundle.config
         for key in step["from"].split("/")[1:-1]:
-            place = place[int(key)] if isinstance(place, list) else place.get(key.replace("~1", "/").replace("~0", "~"), {})
+            place = (
+                place[int(key)] if isinstance(place, list) else place.get(key.replace("~1", "/").replace("~0", "~"), {})
+            )
 
 
 def test_explain_hides_the_environment(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """Names alone, unless asked (STYLE 1.9)."""
     bundle = make_bundle("true", {"process.env": ["PATH=/bin", "TOKEN=secret-value"]})
     for flags in ((), ("--json",)):
-        hidden, shown = runtime("explain", *flags, bundle.path).out, runtime("explain", "--show-env", *flags, bundle.path).out
+        hidden, shown = (
+            runtime("explain", *flags, bundle.path).out,
+            runtime("explain", "--show-env", *flags, bundle.path).out,
+        )
         assert "secret-value" not in hidden
         assert "secret-value" in shown
 

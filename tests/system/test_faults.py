@@ -28,7 +28,9 @@ pytestmark = pytest.mark.system
 KILLS = int(os.environ.get("PYRUNTIME_KILLS", "24"))
 SEED = int(os.environ.get("PYRUNTIME_SEED", "1"))
 LIMIT = 8192
-GOOD = json.dumps({"ociVersion": "1.3.0", "root": {"path": "rootfs"}, "process": {"args": ["true"], "cwd": "/", "env": ["PATH=/bin"]}})
+GOOD = json.dumps(
+    {"ociVersion": "1.3.0", "root": {"path": "rootfs"}, "process": {"args": ["true"], "cwd": "/", "env": ["PATH=/bin"]}}
+)
 
 DOCUMENTS: dict[str, bytes] = {
     "empty": b"",
@@ -83,19 +85,59 @@ def test_bad_document(runtime: Runtime, make_bundle: MakeBundle, kind: str) -> N
 
 WRONG: list[tuple[str, Any]] = [
     (pointer, value)
-    for pointer in ("/ociVersion", "/root", "/root/path", "/process", "/process/args", "/process/args/0", "/process/cwd",
-                    "/process/env", "/process/user", "/process/user/uid", "/process/capabilities", "/process/rlimits",
-                    "/mounts", "/mounts/0", "/mounts/0/options", "/linux", "/linux/namespaces", "/linux/namespaces/0",
-                    "/linux/resources", "/linux/seccomp", "/linux/sysctl", "/linux/maskedPaths", "/hooks", "/annotations")
+    for pointer in (
+        "/ociVersion",
+        "/root",
+        "/root/path",
+        "/process",
+        "/process/args",
+        "/process/args/0",
+        "/process/cwd",
+        "/process/env",
+        "/process/user",
+        "/process/user/uid",
+        "/process/capabilities",
+        "/process/rlimits",
+        "/mounts",
+        "/mounts/0",
+        "/mounts/0/options",
+        "/linux",
+        "/linux/namespaces",
+        "/linux/namespaces/0",
+        "/linux/resources",
+        "/linux/seccomp",
+        "/linux/sysctl",
+        "/linux/maskedPaths",
+        "/hooks",
+        "/annotations",
+    )
     for value in (7, "text", [1], {"a": 1}, True)
-]  # fmt: skip
-FITS = {"str": ("/ociVersion", "/root/path", "/process/args/0", "/process/cwd"),
-        "list": (), "dict": ("/root", "/process", "/process/user", "/process/capabilities", "/linux", "/linux/resources",
-                             "/linux/seccomp", "/linux/sysctl", "/hooks", "/annotations", "/mounts/0", "/linux/namespaces/0"),
-        "int": ("/process/user/uid",), "bool": ()}  # fmt: skip
+]
+FITS = {
+    "str": ("/ociVersion", "/root/path", "/process/args/0", "/process/cwd"),
+    "list": (),
+    "dict": (
+        "/root",
+        "/process",
+        "/process/user",
+        "/process/capabilities",
+        "/linux",
+        "/linux/resources",
+        "/linux/seccomp",
+        "/linux/sysctl",
+        "/hooks",
+        "/annotations",
+        "/mounts/0",
+        "/linux/namespaces/0",
+    ),
+    "int": ("/process/user/uid",),
+    "bool": (),
+}
 
 
-@pytest.mark.parametrize(("pointer", "value"), [row for row in WRONG if row[0] not in FITS[type(row[1]).__name__]], ids=str)
+@pytest.mark.parametrize(
+    ("pointer", "value"), [row for row in WRONG if row[0] not in FITS[type(row[1]).__name__]], ids=str
+)
 def test_wrong_type(runtime: Runtime, make_bundle: MakeBundle, pointer: str, value: Any) -> None:
     """Every key with every other type: an error that names it (R1)."""
     bundle = make_bundle()
@@ -123,7 +165,11 @@ def test_config_that_is_no_file(runtime: Runtime, make_bundle: MakeBundle, kind:
         os.mkfifo(path)
     elif kind == "device":
         path.symlink_to("/dev/zero")
-    result = runtime.run(bundle, timeout_s=5) if "unreadable" not in kind else runtime("run", "-b", "/nope/at/all", runtime.new_id())
+    result = (
+        runtime.run(bundle, timeout_s=5)
+        if "unreadable" not in kind
+        else runtime("run", "-b", "/nope/at/all", runtime.new_id())
+    )
     check_refusal(result, runtime)
     if kind == "missing":
         assert "JSON specification file config.json not found" in result.message
@@ -149,7 +195,7 @@ def test_bad_rootfs(runtime: Runtime, make_bundle: MakeBundle, kind: str) -> Non
     assert result.field == "/root/path", result
 
 
-# --- a failure at every kind of step (R2) ------------------------------------------------------------------------------
+# --- a failure at every kind of step (R2) ---------------------------------------------------------------------------
 MAPS = [{"containerID": 0, "hostID": 100000, "size": 10}]
 STEPS: dict[str, dict[str, Any]] = {
     "bind source": {"mounts": [{"destination": "/mnt", "source": "/nope", "options": ["bind"]}]},
@@ -212,12 +258,14 @@ def test_a_readonly_state_root(runtime: Runtime, make_bundle: MakeBundle) -> Non
 @pytest.mark.parametrize("broken", ["closed stdout", "few descriptors"])
 def test_poor_surroundings(runtime: Runtime, make_bundle: MakeBundle, broken: str) -> None:
     """What the caller leaves us with may be little."""
-    words = {"closed stdout": "exec \"$@\" >&-", "few descriptors": "ulimit -n 40; exec \"$@\""}
+    words = {"closed stdout": 'exec "$@" >&-', "few descriptors": 'ulimit -n 40; exec "$@"'}
     argv = runtime.argv("run", "-b", make_bundle("exit 5").path, runtime.new_id())
-    assert subprocess.run(["sh", "-c", words[broken], "sh", *argv], check=False, stdin=subprocess.DEVNULL).returncode == 5
+    assert (
+        subprocess.run(["sh", "-c", words[broken], "sh", *argv], check=False, stdin=subprocess.DEVNULL).returncode == 5
+    )
 
 
-# --- SIGKILL of the runtime (R3) ---------------------------------------------------------------------------------------
+# --- SIGKILL of the runtime (R3) ------------------------------------------------------------------------------------
 def killed_at(runtime: Runtime, delay_s: float, *args: Any) -> None:
     """Start a call and kill it after a while."""
     call = runtime.popen(*args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -240,8 +288,15 @@ def test_sigkill_at_any_instant(runtime: Runtime, make_bundle: MakeBundle, verb:
             assert runtime("create", "-b", bundle.path, name).code == 0
             if verb != "start":
                 assert runtime("start", name).code == 0
-            killed_at(runtime, delay_s, *{"start": ("start", name), "exec": ("exec", name, "sleep", "60"),
-                                          "delete": ("delete", "--force", name)}[verb])  # fmt: skip
+            killed_at(
+                runtime,
+                delay_s,
+                *{
+                    "start": ("start", name),
+                    "exec": ("exec", name, "sleep", "60"),
+                    "delete": ("delete", "--force", name),
+                }[verb],
+            )
         result = runtime("delete", "--force", name)
         reap()
         assert result.code == 0, result

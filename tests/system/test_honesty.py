@@ -1,4 +1,4 @@
-"""The plan is what happens: effect syscalls that strace sees of container-init, in order, against the steps of `explain --json`.
+"""The plan is what happens: the effect syscalls that strace sees of container-init against the steps of `explain`.
 
 SYSCALLS is the one table from a step to its system calls. A call is written as `name argument…` with constants as
 numbers, made by `seen` from strace's line and by the table from the step's arguments, so that both must agree.
@@ -10,7 +10,6 @@ import json
 import re
 import shutil
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +19,7 @@ from tests.system.test_namespaces import USER, owned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.system.runtime import Runtime
 
@@ -29,12 +29,21 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.system, pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")]
 
-EFFECTS = ("fsopen fsconfig fsmount open_tree move_mount mount_setattr mount umount2 pivot_root setns unshare clone clone3 "
-           "vfork fork setuid setgid setgroups setresuid setresgid setreuid setregid setfsuid capset prctl sethostname "
-           "setdomainname seccomp mknodat mknod symlinkat symlink mkdirat mkdir chroot execve execveat")  # fmt: skip
+EFFECTS = (
+    "fsopen fsconfig fsmount open_tree move_mount mount_setattr mount umount2 pivot_root setns unshare clone clone3 "
+    "vfork fork setuid setgid setgroups setresuid setresgid setreuid setregid setfsuid capset prctl sethostname "
+    "setdomainname seccomp mknodat mknod symlinkat symlink mkdirat mkdir chroot execve execveat"
+)
 LIKE_SLOT, RECURSIVE, INHERIT_MODE, MOUNT_CONSOLE = 32, 4, 2, 128
 SIGCHLD = 17
-PR_SET_DUMPABLE, PR_SET_NAME, PR_CAPBSET_DROP, PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 4, 15, 24, 8, 38, 47
+PR_SET_DUMPABLE, PR_SET_NAME, PR_CAPBSET_DROP, PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = (
+    4,
+    15,
+    24,
+    8,
+    38,
+    47,
+)
 
 
 # --- what strace saw ------------------------------------------------------------------------------------------------
@@ -99,7 +108,7 @@ def seen(lines: Iterator[str]) -> Iterator[str]:
             continue
         if name == "execve":
             return
-        words = arguments(call[2] if name in ("mknodat",) else numbers(call[2]))
+        words = arguments(call[2] if name == "mknodat" else numbers(call[2]))
         words = [numbers(word) for word in words] if name == "mknodat" else words
         if name == "prctl" and words[0] == str(PR_SET_NAME):
             continue
@@ -121,8 +130,17 @@ def mount_calls(args: Step, known: Step) -> list[Calls]:
     data = [f"fsconfig {entry}" for entry in args["data"] if entry]
     source = [f"fsconfig source={args['source']}"] if args["source"] else []
     inherited = ["fsconfig mode=*"] if args["flags"] & INHERIT_MODE else []
-    return [[f"fsopen {args['fstype']}", *source, *inherited, *data, "fsconfig create", f"fsmount {args['attrs']}",
-             "move_mount"]]  # fmt: skip
+    return [
+        [
+            f"fsopen {args['fstype']}",
+            *source,
+            *inherited,
+            *data,
+            "fsconfig create",
+            f"fsmount {args['attrs']}",
+            "move_mount",
+        ]
+    ]
 
 
 def make_path_calls(args: Step, known: Step) -> list[Calls]:
@@ -134,8 +152,17 @@ def make_path_calls(args: Step, known: Step) -> list[Calls]:
 
 
 def mask_calls(args: Step, known: Step) -> list[Calls]:
-    folder = ["fsopen tmpfs", "fsconfig source=tmpfs", "fsconfig ro", "fsconfig size=4k", "fsconfig nr_inodes=2",
-              "fsconfig mode=755", "fsconfig create", "fsmount 15", "move_mount"]  # fmt: skip
+    folder = [
+        "fsopen tmpfs",
+        "fsconfig source=tmpfs",
+        "fsconfig ro",
+        "fsconfig size=4k",
+        "fsconfig nr_inodes=2",
+        "fsconfig mode=755",
+        "fsconfig create",
+        "fsmount 15",
+        "move_mount",
+    ]
     return [folder, ["open_tree /dev/null", "move_mount"], ["open_tree", "move_mount"]]
 
 
@@ -146,8 +173,15 @@ def bounding_calls(args: Step, known: Step) -> list[Calls]:
 
 def capset_calls(args: Step, known: Step) -> list[Calls]:
     sets = [args[name] & (1 << 64) - 1 for name in ("effective", "permitted", "inheritable")]
-    return [["capset {" + ", ".join(f"{name}={value}" for name, value in zip(
-        ("effective", "permitted", "inheritable"), sets, strict=True)) + "}"]]  # fmt: skip
+    return [
+        [
+            "capset {"
+            + ", ".join(
+                f"{name}={value}" for name, value in zip(("effective", "permitted", "inheritable"), sets, strict=True)
+            )
+            + "}"
+        ]
+    ]
 
 
 def setattr_calls(args: Step, known: Step) -> list[Calls]:
@@ -194,19 +228,42 @@ SYSCALLS: dict[str, Callable[[Step, Step], list[Calls]]] = {
     "setgid": lambda a, _: [[f"setresgid {a['gid']}"]],
     "setuid": lambda a, _: [[f"setresuid {a['uid']}"]],
     "capset": capset_calls,
-    "ambient": lambda a, _: [[f"prctl {PR_CAP_AMBIENT} 4", *[f"prctl {PR_CAP_AMBIENT} 2" for bit in range(64)
-                                                              if a["mask"] >> bit & 1]]],
+    "ambient": lambda a, _: [
+        [f"prctl {PR_CAP_AMBIENT} 4", *[f"prctl {PR_CAP_AMBIENT} 2" for bit in range(64) if a["mask"] >> bit & 1]]
+    ],
     "seccomp": lambda a, _: [[f"seccomp 1 {a['flags']}"]],
-}  # fmt: skip
+}
 # Steps without any call of EFFECTS: barriers, descriptors, and what is set by calls that the issue's list leaves out.
-SILENT = {"barrier", "write_proc", "keyring", "link_up", "use_root", "setsid", "reopen_null", "chown_stdio", "umask",
-          "personality", "chdir", "find_program", "home", "wait_start", "close_slot", "place_fd", "close_from", "execve",
-          "affinity", "oom_score_adj"}  # fmt: skip
+SILENT = {
+    "barrier",
+    "write_proc",
+    "keyring",
+    "link_up",
+    "use_root",
+    "setsid",
+    "reopen_null",
+    "chown_stdio",
+    "umask",
+    "personality",
+    "chdir",
+    "find_program",
+    "home",
+    "wait_start",
+    "close_slot",
+    "place_fd",
+    "close_from",
+    "execve",
+    "affinity",
+    "oom_score_adj",
+}
 
 
 def matches(expected: Calls, found: Calls) -> bool:
     """The first calls of `found` are those expected; `*` at the end of a word stands for any value."""
-    same = [one == two or (one.endswith("*") and two.startswith(one[:-1])) for one, two in zip(expected, found, strict=False)]
+    same = [
+        one == two or (one.endswith("*") and two.startswith(one[:-1]))
+        for one, two in zip(expected, found, strict=False)
+    ]
     return len(found) >= len(expected) and all(same)
 
 
@@ -225,7 +282,9 @@ def follow(steps: list[Step], found: Calls) -> None:
             used = alternative(step, found[at:])
         if used is None and "tolerates" in step:
             used = 0
-        assert used is not None, f"step {step['number']} {step['step']} {step['detail']}: strace saw {found[at:at + 3]}"
+        assert used is not None, (
+            f"step {step['number']} {step['step']} {step['detail']}: strace saw {found[at : at + 3]}"
+        )
         at += used
     assert found[at:] == [], "calls that no step explains"
 
@@ -253,29 +312,52 @@ CAPS = ["CAP_KILL", "CAP_CHOWN"]
 ALLOW_ALL = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["ptrace"], "action": "SCMP_ACT_ERRNO"}]}
 ROWS: dict[str, dict[str, Any]] = {
     "base": {},
-    "all namespaces": {"linux.namespaces": namespaces("network", "cgroup", "time"),
-                       "linux.timeOffsets": {"boottime": {"secs": 5}}},
+    "all namespaces": {
+        "linux.namespaces": namespaces("network", "cgroup", "time"),
+        "linux.timeOffsets": {"boottime": {"secs": 5}},
+    },
     "user namespace": USER,
-    "user, network, time": {**USER, "linux.namespaces": namespaces("user", "network", "time", "cgroup"), "linux.timeOffsets": {
-        "boottime": {"secs": 5}}},
+    "user, network, time": {
+        **USER,
+        "linux.namespaces": namespaces("user", "network", "time", "cgroup"),
+        "linux.timeOffsets": {"boottime": {"secs": 5}},
+    },
     "no mount namespace": {"linux.namespaces": [e for e in namespaces() if e["type"] != "mount"]},
     "names": {"hostname": "inner", "domainname": "example"},
-    "capabilities of a user": {"process.user.uid": 5, "process.user.additionalGids": [1, 2], "process.capabilities": {
-        "bounding": CAPS, "effective": CAPS, "permitted": CAPS, "inheritable": CAPS, "ambient": CAPS}},
+    "capabilities of a user": {
+        "process.user.uid": 5,
+        "process.user.additionalGids": [1, 2],
+        "process.capabilities": {
+            "bounding": CAPS,
+            "effective": CAPS,
+            "permitted": CAPS,
+            "inheritable": CAPS,
+            "ambient": CAPS,
+        },
+    },
     "no capabilities": {"process.capabilities": {}, "process.noNewPrivileges": True},
     "seccomp": {"linux.seccomp": ALLOW_ALL},
     "seccomp with no_new_privs": {"linux.seccomp": ALLOW_ALL, "process.noNewPrivileges": True},
-    "masks": {"linux.maskedPaths": ["/proc/fs", "/nope", "/proc/version", "/proc/kmsg", "/proc/bus", "/proc/scsi", "/etc"],
-              "linux.readonlyPaths": ["/proc/sys", "/nope/there", "/tmp"], "root.readonly": True},
+    "masks": {
+        "linux.maskedPaths": ["/proc/fs", "/nope", "/proc/version", "/proc/kmsg", "/proc/bus", "/proc/scsi", "/etc"],
+        "linux.readonlyPaths": ["/proc/sys", "/nope/there", "/tmp"],
+        "root.readonly": True,
+    },
     "propagation": {"linux.rootfsPropagation": "rshared"},
-    "devices": {"linux.devices": [{"path": "/dev/pipe", "type": "p", "fileMode": 0o600},
-                                  {"path": "/dev/sub/loop", "type": "b", "major": 7, "minor": 0, "uid": 5}]},
+    "devices": {
+        "linux.devices": [
+            {"path": "/dev/pipe", "type": "p", "fileMode": 0o600},
+            {"path": "/dev/sub/loop", "type": "b", "major": 7, "minor": 0, "uid": 5},
+        ]
+    },
     "sysctl and oom": {"linux.sysctl": {"kernel.msgmax": "9000"}, "process.oomScoreAdj": 10},
     "new cwd": {"process.cwd": "/made/for/it"},
     "hooks": {"hooks": {"createContainer": [{"path": "/bin/true"}], "startContainer": [{"path": "/bin/true"}]}},
-}  # fmt: skip
+}
 MOUNTS: list[dict[str, Any]] = [
-    bind("/etc", "/new/place"), bind("/etc/hostname", "/file/of/etc", "ro", "nosuid"), bind("/etc", "/tmp", "rro", "rprivate"),
+    bind("/etc", "/new/place"),
+    bind("/etc/hostname", "/file/of/etc", "ro", "nosuid"),
+    bind("/etc", "/tmp", "rro", "rprivate"),
     {"destination": "/t", "type": "tmpfs", "source": "tmpfs", "options": ["ro", "size=4k", "noexec"]},
     {"destination": "/var", "type": "tmpfs", "source": "x"},
     {"destination": "/t", "options": ["remount", "nosuid"]},
@@ -284,9 +366,26 @@ MOUNTS: list[dict[str, Any]] = [
 
 def traced(runtime: Runtime, bundle: Bundle, folder: Path) -> Calls:
     """The effect calls of container-init in a run of the bundle, which has to succeed."""
-    command = ["strace", "-ff", "-X", "raw", "-s", "4096", "-o", str(folder / "trace"), "-e", f"trace={','.join(EFFECTS.split())}"]
-    done = subprocess.run([*command, *runtime.argv("run", "-b", bundle.path, runtime.new_id())], capture_output=True,
-                          text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)  # fmt: skip
+    command = [
+        "strace",
+        "-ff",
+        "-X",
+        "raw",
+        "-s",
+        "4096",
+        "-o",
+        str(folder / "trace"),
+        "-e",
+        f"trace={','.join(EFFECTS.split())}",
+    ]
+    done = subprocess.run(
+        [*command, *runtime.argv("run", "-b", bundle.path, runtime.new_id())],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
     assert done.returncode == 0, done.stderr
     return init_calls(folder)
 
@@ -313,7 +412,9 @@ def test_strace_sees_what_explain_says(runtime: Runtime, make_bundle: MakeBundle
 def test_joined_namespaces(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> None:
     """The same with namespaces of another container."""
     with runtime.container(make_bundle("sleep 60", {"linux.namespaces": namespaces("network")})) as other:
-        paths = {kind: f"/proc/{other.pid}/ns/{file}" for kind, file in (("network", "net"), ("ipc", "ipc"), ("pid", "pid"))}
+        paths = {
+            kind: f"/proc/{other.pid}/ns/{file}" for kind, file in (("network", "net"), ("ipc", "ipc"), ("pid", "pid"))
+        }
         bundle = make_bundle(["/bin/true"], {"linux.namespaces": namespaces(**paths)})
         steps = explained(runtime, bundle)
         assert [step["step"] for step in steps].count("setns") == 3
@@ -330,10 +431,17 @@ def test_every_step_has_its_row() -> None:
 
 def test_a_lie_is_noticed() -> None:
     """The comparison itself: a missing call, a call too many, another argument and another order each fail."""
-    steps = [{"number": 1, "step": "sethostname", "detail": "", "args": {"name": "a"}},
-             {"number": 2, "step": "unshare", "detail": "", "args": {"flags": 5}}]  # fmt: skip
+    steps = [
+        {"number": 1, "step": "sethostname", "detail": "", "args": {"name": "a"}},
+        {"number": 2, "step": "unshare", "detail": "", "args": {"flags": 5}},
+    ]
     follow(steps, ["sethostname a", "unshare 5"])
-    for wrong in (["sethostname a"], ["sethostname b", "unshare 5"], ["unshare 5", "sethostname a"],
-                  ["sethostname a", "unshare 5", "chroot ."], ["sethostname a", "unshare 4"]):  # fmt: skip
+    for wrong in (
+        ["sethostname a"],
+        ["sethostname b", "unshare 5"],
+        ["unshare 5", "sethostname a"],
+        ["sethostname a", "unshare 5", "chroot ."],
+        ["sethostname a", "unshare 4"],
+    ):
         with pytest.raises(AssertionError):
             follow(steps, wrong)

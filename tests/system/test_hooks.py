@@ -38,8 +38,10 @@ def reporting(bundle: Bundle, folder: Path) -> None:
     bundle.config["hooks"] = {}
     for point in POINTS:
         out = f"/report/{point}" if point == "startContainer" else f"{folder}/{point}"
-        look = f"cat >{out}.state; pwd >{out}.cwd; env >{out}.env; readlink /proc/self/ns/mnt >{out}.mnt 2>/dev/null; " \
-               f"readlink /proc/self/ns/uts >{out}.uts; echo {point} >>{out}.order; umask >{out}.umask; cat /proc/self/cgroup >{out}.cgroup; true"
+        look = (
+            f"cat >{out}.state; pwd >{out}.cwd; env >{out}.env; readlink /proc/self/ns/mnt >{out}.mnt 2>/dev/null; "
+            f"readlink /proc/self/ns/uts >{out}.uts; true"
+        )
         bundle.config["hooks"][point] = [hook(look)]
     (bundle.rootfs / "report").mkdir()
     bundle.save()
@@ -62,23 +64,40 @@ def test_all_six(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> N
         container.stop()
         container.ok("delete", cwd=tmp_path)
         states = {point: json.loads(report(bundle, folder, point, "state")) for point in POINTS}
-    expected = {"prestart": ("creating", pid), "createRuntime": ("creating", pid), "createContainer": ("creating", 1),
-                "startContainer": ("created", 1), "poststart": ("running", pid), "poststop": ("stopped", None)}  # fmt: skip
+    expected = {
+        "prestart": ("creating", pid),
+        "createRuntime": ("creating", pid),
+        "createContainer": ("creating", 1),
+        "startContainer": ("created", 1),
+        "poststart": ("running", pid),
+        "poststop": ("stopped", None),
+    }
     assert {point: (state["status"], state.get("pid")) for point, state in states.items()} == expected
     for point, state in states.items():
         assert {key: state[key] for key in ("ociVersion", "id", "bundle", "annotations")} == {
-            "ociVersion": "1.3.0", "id": container.id, "bundle": str(bundle.path), "annotations": {"k": "v"}}, point
+            "ociVersion": "1.3.0",
+            "id": container.id,
+            "bundle": str(bundle.path),
+            "annotations": {"k": "v"},
+        }, point
     cwds = {point: report(bundle, folder, point, "cwd").strip() for point in POINTS}
-    assert cwds == {"prestart": str(bundle.path), "createRuntime": str(bundle.path), "createContainer": str(bundle.rootfs),
-                    "startContainer": "/tmp", "poststart": str(bundle.path), "poststop": str(tmp_path)}  # fmt: skip
+    assert cwds == {
+        "prestart": str(bundle.path),
+        "createRuntime": str(bundle.path),
+        "createContainer": str(bundle.rootfs),
+        "startContainer": "/tmp",
+        "poststart": str(bundle.path),
+        "poststop": str(tmp_path),
+    }
     host = os.readlink("/proc/self/ns/uts")
     assert {point: report(bundle, folder, point, "uts").strip() for point in POINTS} == {
-        point: host if point in IN_RUNTIME else uts for point in POINTS}  # fmt: skip
+        point: host if point in IN_RUNTIME else uts for point in POINTS
+    }
     assert report(bundle, folder, "startContainer", "mnt").strip() == mnt
 
 
 def test_environment(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> None:
-    """Without env: the runtime's own outside, none in createContainer, the program's in startContainer (contract 1.10)."""
+    """Without env: the runtime's own outside, none in createContainer, the program's in startContainer."""
     folder = tmp_path / "report"
     bundle = make_bundle("true", {"process.env": ["PATH=/bin", "MINE=1"]})
     reporting(bundle, folder)
@@ -94,11 +113,25 @@ def test_own_environment(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Pa
     script = tmp_path / "script"
     script.write_text(f'#!/bin/sh\necho "$0 $#" >{tmp_path}/argv\n')
     script.chmod(0o755)
-    bundle.change({"hooks": {"prestart": [{"path": "/usr/bin/env", "args": ["env"], "env": []},
-                                          hook(f"env >{tmp_path}/env; echo $0 >{tmp_path}/zero", env=["ONLY=1"]),
-                                          {"path": str(script)}]}})  # fmt: skip
+    bundle.change(
+        {
+            "hooks": {
+                "prestart": [
+                    {"path": "/usr/bin/env", "args": ["env"], "env": []},
+                    hook(f"env >{tmp_path}/env; echo $0 >{tmp_path}/zero", env=["ONLY=1"]),
+                    {"path": str(script)},
+                ]
+            }
+        }
+    )
     runtime.look(bundle)
-    assert {line.split("=")[0] for line in (tmp_path / "env").read_text().split()} <= {"ONLY", "PWD", "_", "SHLVL", "OLDPWD"}
+    assert {line.split("=")[0] for line in (tmp_path / "env").read_text().split()} <= {
+        "ONLY",
+        "PWD",
+        "_",
+        "SHLVL",
+        "OLDPWD",
+    }
     assert "ONLY=1" in (tmp_path / "env").read_text()
     assert (tmp_path / "argv").read_text() == f"{script} 0\n"
 
@@ -116,8 +149,10 @@ def test_in_order(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> 
 def test_hooks_run_in_the_containers_cgroup(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> None:
     """They die with it; limits are in place before they run (contract 8, row 15)."""
     bundle = make_bundle("true", {"linux.resources": {"pids": {"limit": 77}}})
-    look = f"cut -d: -f2- /proc/self/cgroup | grep pids >{tmp_path}/cgroup; " \
-           f"cat /sys/fs/cgroup/pids$(grep :pids: /proc/self/cgroup | cut -d: -f3)/pids.max >{tmp_path}/limit"
+    look = (
+        f"cut -d: -f2- /proc/self/cgroup | grep pids >{tmp_path}/cgroup; "
+        f"cat /sys/fs/cgroup/pids$(grep :pids: /proc/self/cgroup | cut -d: -f3)/pids.max >{tmp_path}/limit"
+    )
     if not Path("/sys/fs/cgroup/pids/cgroup.procs").exists():
         pytest.skip("needs cgroup v1")
     name = runtime.new_id()
@@ -127,13 +162,17 @@ def test_hooks_run_in_the_containers_cgroup(runtime: Runtime, make_bundle: MakeB
     assert (tmp_path / "limit").read_text() == "77\n"
 
 
-# --- failures -----------------------------------------------------------------------------------------------------------
+# --- failures -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("point", BEFORE_START)
 @pytest.mark.parametrize("verb", ["create", "run"])
-def test_failing_hook_undoes_create(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path, verb: str, point: str) -> None:
+def test_failing_hook_undoes_create(
+    runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path, verb: str, point: str
+) -> None:
     """Status and output in the error, nothing left, the next hook not run, poststop run (contract 3.1)."""
-    hooks = {point: [hook("true"), hook("echo to out; echo to err >&2; exit 7"), hook(f"touch {tmp_path}/next")],
-             "poststop": [hook(f"cat >{tmp_path}/stopped")]}  # fmt: skip
+    hooks = {
+        point: [hook("true"), hook("echo to out; echo to err >&2; exit 7"), hook(f"touch {tmp_path}/next")],
+        "poststop": [hook(f"cat >{tmp_path}/stopped")],
+    }
     result = runtime(verb, "-b", make_bundle("true", {"hooks": hooks}).path, runtime.new_id())
     assert (result.code, result.field) == (1, f"/hooks/{point}/1"), result
     assert f"error running {point} hook #1: exit status 7" in result.message
@@ -165,7 +204,9 @@ def test_bad_hook(runtime: Runtime, make_bundle: MakeBundle, point: str, bad: di
     assert runtime.ids() == []
 
 
-@pytest.mark.parametrize("bad", [hook("exit 3"), hook("sleep 30", timeout=1), {"path": "/no/such"}], ids=["fails", "hangs", "missing"])
+@pytest.mark.parametrize(
+    "bad", [hook("exit 3"), hook("sleep 30", timeout=1), {"path": "/no/such"}], ids=["fails", "hangs", "missing"]
+)
 def test_failing_start_container(runtime: Runtime, make_bundle: MakeBundle, bad: dict[str, Any]) -> None:
     """The program never runs; start gives 1, run 255 (contract 1.5)."""
     bundle = make_bundle("touch /ran", {"hooks": {"startContainer": [bad]}})
@@ -195,7 +236,9 @@ def test_failing_poststart(runtime: Runtime, make_bundle: MakeBundle, verb: str)
 @pytest.mark.parametrize("verb", ["delete", "run"])
 def test_failing_poststop(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path, verb: str) -> None:
     """A warning, the next still runs, and the code is not touched (contract 1.5)."""
-    bundle = make_bundle("exit 5", {"hooks": {"poststop": [hook("exit 3"), {"path": "/no"}, hook(f"touch {tmp_path}/next")]}})
+    bundle = make_bundle(
+        "exit 5", {"hooks": {"poststop": [hook("exit 3"), {"path": "/no"}, hook(f"touch {tmp_path}/next")]}}
+    )
     if verb == "run":
         result = runtime.run(bundle)
         assert result.code == 5
@@ -212,7 +255,9 @@ def test_failing_poststop(runtime: Runtime, make_bundle: MakeBundle, tmp_path: P
 
 def test_flood_of_output(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """Its last 4 KiB are kept, and the hook is not held up by us."""
-    result = runtime.run(make_bundle("true", {"hooks": {"prestart": [hook("head -c 3000000 /dev/zero | tr '\\0' x; echo END; exit 1")]}}))
+    result = runtime.run(
+        make_bundle("true", {"hooks": {"prestart": [hook("head -c 3000000 /dev/zero | tr '\\0' x; echo END; exit 1")]}})
+    )
     assert result.code == 1
     assert "END" in result.message
     assert len(result.message) < 8192
@@ -237,18 +282,24 @@ def test_hook_may_change_limits(runtime: Runtime, make_bundle: MakeBundle) -> No
     if not Path("/sys/fs/cgroup/pids/cgroup.procs").exists():
         pytest.skip("needs cgroup v1")
     script = "echo 55 >/sys/fs/cgroup/pids$(grep :pids: /proc/self/cgroup | cut -d: -f3)/pids.max"
-    bundle = make_bundle("sleep 60", {"hooks": {"createRuntime": [hook(script)]}, "linux.resources": {"pids": {"limit": 77}}})
+    bundle = make_bundle(
+        "sleep 60", {"hooks": {"createRuntime": [hook(script)]}, "linux.resources": {"pids": {"limit": 77}}}
+    )
     with runtime.container(bundle) as container:
         assert (Path(container.saved()["cgroup_paths"]["pids"]) / "pids.max").read_text() == "55\n"
 
 
-@pytest.mark.parametrize(("entry", "field"), [
-    ({"path": "relative"}, "/hooks/prestart/0/path"),
-    ({"args": ["x"]}, "/hooks/prestart/0"),
-    ({"path": "/bin/true", "timeout": 0}, "/hooks/prestart/0/timeout"),
-    ({"path": "/bin/true", "timeout": -1}, "/hooks/prestart/0/timeout"),
-    ({"path": "/bin/true", "env": ["x"]}, "/hooks/prestart/0/env/0"),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    ("entry", "field"),
+    [
+        ({"path": "relative"}, "/hooks/prestart/0/path"),
+        ({"args": ["x"]}, "/hooks/prestart/0"),
+        ({"path": "/bin/true", "timeout": 0}, "/hooks/prestart/0/timeout"),
+        ({"path": "/bin/true", "timeout": -1}, "/hooks/prestart/0/timeout"),
+        ({"path": "/bin/true", "env": ["x"]}, "/hooks/prestart/0/env/0"),
+    ],
+    ids=str,
+)
 def test_refused(runtime: Runtime, make_bundle: MakeBundle, entry: dict[str, Any], field: str) -> None:
     """What can be no hook is seen before anything is made."""
     result = runtime.run(make_bundle("true", {"hooks": {"prestart": [entry]}}))
@@ -257,7 +308,9 @@ def test_refused(runtime: Runtime, make_bundle: MakeBundle, entry: dict[str, Any
 
 def test_start_container_is_the_user(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """After pivot, as the process's user with its capabilities (contract 3.2)."""
-    bundle = make_bundle("true", {"process.user.uid": 1000, "hooks": {"startContainer": [hook("id -u >/report/uid; ls / >/report/ls")]}})
+    bundle = make_bundle(
+        "true", {"process.user.uid": 1000, "hooks": {"startContainer": [hook("id -u >/report/uid; ls / >/report/ls")]}}
+    )
     (bundle.rootfs / "report").mkdir()
     shutil.chown(bundle.rootfs / "report", 1000)
     runtime.look(bundle)
@@ -269,8 +322,13 @@ def test_create_container_sees_the_old_root(runtime: Runtime, make_bundle: MakeB
     """Host path, container namespaces, mounts made: what it mounts below the rootfs is in the container."""
     (tmp_path / "extra").mkdir()
     (tmp_path / "extra/file").write_text("from a hook\n")
-    bundle = make_bundle("cat /mnt/file; ip -o link | wc -l", {"linux.namespaces": namespaces("network"), "hooks": {
-        "createContainer": [hook(f"mount --bind {tmp_path}/extra {{root}}/mnt")]}})  # fmt: skip
+    bundle = make_bundle(
+        "cat /mnt/file; ip -o link | wc -l",
+        {
+            "linux.namespaces": namespaces("network"),
+            "hooks": {"createContainer": [hook(f"mount --bind {tmp_path}/extra {{root}}/mnt")]},
+        },
+    )
     (bundle.rootfs / "mnt").mkdir()
     bundle.config["hooks"]["createContainer"][0]["args"][2] = f"mount --bind {tmp_path}/extra {bundle.rootfs}/mnt"
     bundle.save()

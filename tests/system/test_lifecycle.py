@@ -1,4 +1,4 @@
-"""create, start, state, kill, delete, list, ps, pause, resume: outputs, wrong states, races and damage (contract 1-3)."""
+"""create, start, state, kill, delete, list, ps, pause, resume: wrong states, races, damage (contract 1-3)."""
 
 from __future__ import annotations
 
@@ -84,8 +84,18 @@ def test_state_directory(running: Container) -> None:
     modes = {path.name: oct(path.stat().st_mode & 0o7777) for path in (root, folder, folder / "state.json")}
     assert modes == {root.name: "0o700", folder.name: "0o711", "state.json": "0o600"}
     saved = running.saved()
-    wanted = {"id", "init_process_pid", "init_process_start", "created", "config", "cgroup_paths", "namespace_paths",
-              "external_descriptors", "intel_rdt_path", "rootless"}  # fmt: skip
+    wanted = {
+        "id",
+        "init_process_pid",
+        "init_process_start",
+        "created",
+        "config",
+        "cgroup_paths",
+        "namespace_paths",
+        "external_descriptors",
+        "intel_rdt_path",
+        "rootless",
+    }
     assert wanted <= saved.keys()
     assert saved["init_process_pid"] == running.pid
     assert saved["config"]["annotations"]["org.example.key"] == "välue"
@@ -105,24 +115,36 @@ def test_state_is_private_whatever_the_umask(runtime: Runtime, make_bundle: Make
 def test_fifo_belongs_to_the_containers_root(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """exec.fifo 0622, owned by the host id of the container's root (contract 1.8)."""
     maps = [{"containerID": 0, "hostID": 100000, "size": 1000}]
-    bundle = make_bundle("true", {"linux.namespaces": namespaces("user"), "linux.uidMappings": maps,
-                                  "linux.gidMappings": maps})  # fmt: skip
+    bundle = make_bundle(
+        "true", {"linux.namespaces": namespaces("user"), "linux.uidMappings": maps, "linux.gidMappings": maps}
+    )
     os.chown(bundle.rootfs, 100000, 100000)
     with runtime.container(bundle, start=False) as container:
         there = (runtime.root / container.id / "exec.fifo").stat()
         assert (oct(there.st_mode & 0o7777), there.st_uid, there.st_gid) == ("0o622", 100000, 100000)
 
 
-# --- wrong states (R14): (verb and arguments, exit code, message) in each status -------------------------------------
+# --- wrong states (R14): (verb and arguments, exit code, message) in each status ------------------------------------
 MISSING: list[tuple[tuple[str, ...], int]] = [
-    (("start", "ID"), 1), (("state", "ID"), 1), (("kill", "ID"), 1), (("kill", "ID", "9"), 1),
-    (("kill", "--all", "ID"), 1), (("delete", "ID"), 1), (("ps", "ID"), 1), (("pause", "ID"), 1), (("resume", "ID"), 1),
-    (("update", "--pids-limit", "10", "ID"), 1), (("events", "--stats", "ID"), 1), (("exec", "ID", "true"), 255),
+    (("start", "ID"), 1),
+    (("state", "ID"), 1),
+    (("kill", "ID"), 1),
+    (("kill", "ID", "9"), 1),
+    (("kill", "--all", "ID"), 1),
+    (("delete", "ID"), 1),
+    (("ps", "ID"), 1),
+    (("pause", "ID"), 1),
+    (("resume", "ID"), 1),
+    (("update", "--pids-limit", "10", "ID"), 1),
+    (("events", "--stats", "ID"), 1),
+    (("exec", "ID", "true"), 255),
     (("delete", "--force", "ID"), 0),
-]  # fmt: skip
+]
 
 
-@pytest.mark.parametrize(("call", "code"), MISSING, ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
+@pytest.mark.parametrize(
+    ("call", "code"), MISSING, ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
 def test_no_such_container(runtime: Runtime, call: tuple[str, ...], code: int) -> None:
     """Every verb names it the same way; --force makes it success."""
     result = runtime(*(runtime.new_id() if word == "ID" else word for word in call))
@@ -237,8 +259,10 @@ def test_kill_realtime(runtime: Runtime, make_bundle: MakeBundle) -> None:
 
 def test_kill_all(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """--all reaches every process of the cgroup."""
-    script = "trap 'echo init; ' USR1; (trap 'echo child' USR1; echo up; while :; do sleep 0.05; done) & " \
-             "echo ready; while :; do wait; done"
+    script = (
+        "trap 'echo init; ' USR1; (trap 'echo child' USR1; echo up; while :; do sleep 0.05; done) & "
+        "echo ready; while :; do wait; done"
+    )
     with runtime.container(make_bundle(script)) as container:
         container.wait_output("up")
         container.wait_output("ready")
@@ -257,7 +281,9 @@ def test_kill_paused_dies(running: Container) -> None:
 def test_kill_without_pid_namespace_kills_all(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """SIGKILL to a container that shares its pid namespace ends the whole cgroup."""
     shared = [entry for entry in namespaces() if entry["type"] != "pid"]
-    with runtime.container(make_bundle("sleep 60 & echo ready; exec sleep 60", {"linux.namespaces": shared})) as container:
+    with runtime.container(
+        make_bundle("sleep 60 & echo ready; exec sleep 60", {"linux.namespaces": shared})
+    ) as container:
         container.wait_output("ready")
         container.ok("kill", "KILL")
         wait_until(lambda: json.loads(runtime("ps", "--format", "json", container.id).out) == [], "an empty cgroup")
@@ -330,7 +356,7 @@ def test_delete_at_once(running: Container) -> None:
     assert running.runtime.ids() == []
 
 
-# --- damage (R4) ------------------------------------------------------------------------------------------------------
+# --- damage (R4) ----------------------------------------------------------------------------------------------------
 DAMAGE: dict[str, Any] = {
     "truncated": lambda data: data[: len(data) // 2],
     "empty": lambda data: b"",
@@ -345,7 +371,7 @@ DAMAGE: dict[str, Any] = {
 
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_damaged_state(running: Container, make_bundle: MakeBundle, kind: str) -> None:
-    """list shows the others, state and kill say one clear line, delete --force kills and cleans, the id is free (R4)."""
+    """list shows the others, state and kill say one line, delete --force kills and cleans, the id is free (R4)."""
     runtime = running.runtime
     path = runtime.root / running.id / "state.json"
     pid = running.pid

@@ -1,4 +1,4 @@
-"""Mounts, looked at through /proc/self/mountinfo inside: options, propagation, targets, what may not leave (contract 4.3, 4.4, 4.10)."""
+"""Mounts from inside: options, propagation, targets, what may not leave (contract 4.3, 4.4, 4.10)."""
 
 from __future__ import annotations
 
@@ -25,13 +25,16 @@ UIDS = [{"containerID": 0, "hostID": 100000, "size": 65536}]
 
 def info(target: str) -> str:
     """A script that prints the mount's own options, its propagation, type, and superblock options."""
-    return f"grep ' {target} ' /proc/self/mountinfo | tail -1 | sed -e 's/ master:[0-9]*/ slave/' -e 's/ shared:[0-9]*/ shared/' " \
-           "-e 's/.* \\(r[wo][^ ]*\\)\\( [a-z ]*\\)*- /\\1\\2/'"
+    return (
+        f"grep ' {target} ' /proc/self/mountinfo | tail -1 | "
+        "sed -e 's/ master:[0-9]*/ slave/' -e 's/ shared:[0-9]*/ shared/' "
+        "-e 's/.* \\(r[wo][^ ]*\\)\\( [a-z ]*\\)*- /\\1\\2/'"
+    )
 
 
 def options(line: str) -> set[str]:
     """The mount's own options of an `info` line."""
-    return set(line.split()[0].split(","))
+    return set(line.split(maxsplit=1)[0].split(","))
 
 
 def tmpfs(*words: str, target: str = "/mnt") -> dict[str, Any]:
@@ -70,14 +73,19 @@ OPTIONS: list[tuple[tuple[str, ...], str, str]] = [
     (("nodiratime",), "nodiratime", ""),
     (("nosymfollow",), "nosymfollow", ""),
     (("nosymfollow", "symfollow"), "rw", "nosymfollow"),
-    (("defaults", "silent", "loud", "mand", "nomand", "async", "iversion", "noiversion", "lazytime", "nolazytime"), "rw", ""),
+    (
+        ("defaults", "silent", "loud", "mand", "nomand", "async", "iversion", "noiversion", "lazytime", "nolazytime"),
+        "rw",
+        "",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("words", "there", "absent"), OPTIONS, ids=str)
 @pytest.mark.parametrize("kind", ["tmpfs", "bind"])
-def test_options(runtime: Runtime, make_bundle: MakeBundle, volume: Path, kind: str, words: tuple[str, ...], there: str,
-                 absent: str) -> None:  # fmt: skip
+def test_options(
+    runtime: Runtime, make_bundle: MakeBundle, volume: Path, kind: str, words: tuple[str, ...], there: str, absent: str
+) -> None:
     """Effective when the program starts, last one wins (S25)."""
     if kind == "bind" and "mand" in words:
         words = ("defaults", "silent")
@@ -89,30 +97,66 @@ def test_options(runtime: Runtime, make_bundle: MakeBundle, volume: Path, kind: 
 
 
 ROWS: list[tuple[str, list[dict[str, Any]], str, str]] = [
-    ("size and mode", [tmpfs("size=64k", "mode=1750", "uid=7")], "stat -c %a:%u /mnt; df -k /mnt | tail -1 | tr -s ' ' | cut -d' ' -f2",
-     "1750:7\n64"),
+    (
+        "size and mode",
+        [tmpfs("size=64k", "mode=1750", "uid=7")],
+        "stat -c %a:%u /mnt; df -k /mnt | tail -1 | tr -s ' ' | cut -d' ' -f2",
+        "1750:7\n64",
+    ),
     ("mode of an existing target", [tmpfs(target="/tmp")], "stat -c %a /tmp", "1777"),
     ("an explicit mode wins", [tmpfs("mode=700", target="/tmp")], "stat -c %a /tmp", "700"),
-    ("a new target", [tmpfs(target="/a/b/c")], "stat -c %a /a /a/b; grep -c ' /a/b/c ' /proc/self/mountinfo", "755\n755\n1"),
-    ("stacked", [tmpfs("mode=700"), tmpfs("mode=755")], "stat -c %a /mnt; grep -c ' /mnt ' /proc/self/mountinfo", "755\n2"),
+    (
+        "a new target",
+        [tmpfs(target="/a/b/c")],
+        "stat -c %a /a /a/b; grep -c ' /a/b/c ' /proc/self/mountinfo",
+        "755\n755\n1",
+    ),
+    (
+        "stacked",
+        [tmpfs("mode=700"), tmpfs("mode=755")],
+        "stat -c %a /mnt; grep -c ' /mnt ' /proc/self/mountinfo",
+        "755\n2",
+    ),
     ("in order", [tmpfs(), tmpfs(target="/mnt/in")], "grep -c ' /mnt/in ' /proc/self/mountinfo", "1"),
     ("unclean destination", [tmpfs(target="//x/../mnt/./y/")], "grep -c ' /mnt/y ' /proc/self/mountinfo", "1"),
-    ("remount", [tmpfs(), {"destination": "/mnt", "options": ["remount", "ro", "nosuid"]}],
-     "grep ' /mnt ' /proc/self/mountinfo | cut -d' ' -f6 | cut -d, -f1,2", "ro,nosuid"),
+    (
+        "remount",
+        [tmpfs(), {"destination": "/mnt", "options": ["remount", "ro", "nosuid"]}],
+        "grep ' /mnt ' /proc/self/mountinfo | cut -d' ' -f6 | cut -d, -f1,2",
+        "ro,nosuid",
+    ),
     ("mqueue", [{"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue"}], "mount | grep -c mqueue", "1"),
-    ("sysfs", [{"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro", "nosuid"]}],
-     "test -d /sys/class && touch /sys/x 2>&1 | grep -c -E 'Read-only|Permission'", "1"),
-    ("shm", [tmpfs("nosuid", "noexec", "nodev", "mode=1777", "size=64k", target="/dev/shm")], "stat -c %a /dev/shm", "1777"),
-    ("ro tmpfs still gets its mount points", [tmpfs("ro"), tmpfs(target="/mnt/sub")], "touch /mnt/x 2>&1 | grep -c Read-only; touch /mnt/sub/x",
-     "1"),
-    ("ro /dev still gets its devices", [{**MOUNTS[1], "options": ["ro", "mode=755"]}],
-     "test -c /dev/null; touch /dev/x 2>&1 | grep -c Read-only", "1"),
-]  # fmt: skip
+    (
+        "sysfs",
+        [{"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro", "nosuid"]}],
+        "test -d /sys/class && touch /sys/x 2>&1 | grep -c -E 'Read-only|Permission'",
+        "1",
+    ),
+    (
+        "shm",
+        [tmpfs("nosuid", "noexec", "nodev", "mode=1777", "size=64k", target="/dev/shm")],
+        "stat -c %a /dev/shm",
+        "1777",
+    ),
+    (
+        "ro tmpfs still gets its mount points",
+        [tmpfs("ro"), tmpfs(target="/mnt/sub")],
+        "touch /mnt/x 2>&1 | grep -c Read-only; touch /mnt/sub/x",
+        "1",
+    ),
+    (
+        "ro /dev still gets its devices",
+        [{**MOUNTS[1], "options": ["ro", "mode=755"]}],
+        "test -c /dev/null; touch /dev/x 2>&1 | grep -c Read-only",
+        "1",
+    ),
+]
 
 
 @pytest.mark.parametrize(("mounts", "script", "expected"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_from_inside(runtime: Runtime, make_bundle: MakeBundle, mounts: list[dict[str, Any]], script: str,
-                     expected: str) -> None:  # fmt: skip
+def test_from_inside(
+    runtime: Runtime, make_bundle: MakeBundle, mounts: list[dict[str, Any]], script: str, expected: str
+) -> None:
     """File systems of the container's own."""
     assert runtime.look(make_bundle(script).add_mounts(*mounts)) == expected
 
@@ -122,40 +166,71 @@ BINDS: list[tuple[str, tuple[str, ...], str, str]] = [
     ("bind leaves mounts below", ("bind",), "grep -c ' /mnt/below ' /proc/self/mountinfo; true", "0"),
     ("rbind takes them", ("rbind",), "grep -c ' /mnt/below ' /proc/self/mountinfo", "1"),
     ("ro", ("bind", "ro"), "touch /mnt/x 2>&1 | grep -c Read-only; cat /mnt/file", "1\nof the volume"),
-    ("rbind ro covers the top", ("rbind", "ro"), "touch /mnt/x 2>&1 | grep -c Read-only; touch /mnt/below/x && echo below", "1\nbelow"),
-    ("rro covers all", ("rbind", "rro"), "for d in /mnt /mnt/below; do touch $d/x 2>&1 | grep -c Read-only; done", "1\n1"),
+    (
+        "rbind ro covers the top",
+        ("rbind", "ro"),
+        "touch /mnt/x 2>&1 | grep -c Read-only; touch /mnt/below/x && echo below",
+        "1\nbelow",
+    ),
+    (
+        "rro covers all",
+        ("rbind", "rro"),
+        "for d in /mnt /mnt/below; do touch $d/x 2>&1 | grep -c Read-only; done",
+        "1\n1",
+    ),
     ("rro, then rrw", ("rbind", "rro", "rrw"), "touch /mnt/x /mnt/below/x && echo both", "both"),
-    ("rnosuid rnodev rnoexec", ("rbind", "rnosuid", "rnodev", "rnoexec"),
-     "grep -c '/mnt.* rw,nosuid,nodev,noexec' /proc/self/mountinfo", "2"),
+    (
+        "rnosuid rnodev rnoexec",
+        ("rbind", "rnosuid", "rnodev", "rnoexec"),
+        "grep -c '/mnt.* rw,nosuid,nodev,noexec' /proc/self/mountinfo",
+        "2",
+    ),
     ("rnoatime", ("rbind", "rnoatime"), "grep '/mnt' /proc/self/mountinfo | grep -c noatime", "2"),
     ("rstrictatime", ("rbind", "rstrictatime"), "grep '/mnt' /proc/self/mountinfo | grep -c relatime; true", "0"),
     ("rnodiratime", ("rbind", "rnodiratime"), "grep '/mnt' /proc/self/mountinfo | grep -c nodiratime", "2"),
     ("rnosymfollow", ("rbind", "rnosymfollow"), "grep '/mnt' /proc/self/mountinfo | grep -c nosymfollow", "2"),
     ("type alone is no bind", ("rbind",), "cat /mnt/file", "of the volume"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("words", "script", "expected"), [row[1:] for row in BINDS], ids=[row[0] for row in BINDS])
-def test_bind(runtime: Runtime, make_bundle: MakeBundle, volume: Path, words: tuple[str, ...], script: str,
-              expected: str) -> None:  # fmt: skip
+def test_bind(
+    runtime: Runtime, make_bundle: MakeBundle, volume: Path, words: tuple[str, ...], script: str, expected: str
+) -> None:
     """A folder of the host with a mount below it."""
     before = subprocess.run(["grep", str(volume), "/proc/self/mountinfo"], capture_output=True, check=True).stdout
     assert runtime.look(make_bundle(script).add_mounts(bind(volume, *words))) == expected
-    assert subprocess.run(["grep", str(volume), "/proc/self/mountinfo"], capture_output=True, check=True).stdout == before
+    assert (
+        subprocess.run(["grep", str(volume), "/proc/self/mountinfo"], capture_output=True, check=True).stdout == before
+    )
 
 
 PROPAGATION: list[tuple[tuple[str, ...], str]] = [
-    ((), "slave"), (("private",), ""), (("rprivate",), ""), (("slave",), "slave"), (("rslave",), "slave"),
-    (("shared",), "shared"), (("rshared",), "shared"), (("unbindable",), "unbindable"), (("runbindable",), "unbindable"),
-    (("rshared", "rprivate"), ""), (("rprivate", "rshared"), "shared"),
-]  # fmt: skip
+    ((), "slave"),
+    (("private",), ""),
+    (("rprivate",), ""),
+    (("slave",), "slave"),
+    (("rslave",), "slave"),
+    (("shared",), "shared"),
+    (("rshared",), "shared"),
+    (("unbindable",), "unbindable"),
+    (("runbindable",), "unbindable"),
+    (("rshared", "rprivate"), ""),
+    (("rprivate", "rshared"), "shared"),
+]
 
 
 @pytest.mark.parametrize(("words", "expected"), PROPAGATION, ids=str)
-def test_propagation(runtime: Runtime, make_bundle: MakeBundle, volume: Path, words: tuple[str, ...], expected: str) -> None:
+def test_propagation(
+    runtime: Runtime, make_bundle: MakeBundle, volume: Path, words: tuple[str, ...], expected: str
+) -> None:
     """Of a bind of a shared host mount; in order, after the mount."""
     line = runtime.look(make_bundle(info("/mnt")).add_mounts(bind(volume, "rbind", *words)))
-    tags = set(line.split(" - ")[0].split()[1:-1]) if " - " in line else set(line.split()[1:]) & {"shared", "slave", "unbindable"}
+    tags = (
+        set(line.split(" - ")[0].split()[1:-1])
+        if " - " in line
+        else set(line.split()[1:]) & {"shared", "slave", "unbindable"}
+    )
     assert expected in tags or (expected == "" and not tags & {"shared", "slave", "unbindable"}), line
 
 
@@ -170,7 +245,9 @@ def test_mounts_stay_inside(runtime: Runtime, make_bundle: MakeBundle, volume: P
 
 
 @pytest.mark.parametrize(("words", "seen"), [((), True), (("rslave",), True), (("rprivate",), False)], ids=str)
-def test_host_mounts_arrive(runtime: Runtime, make_bundle: MakeBundle, volume: Path, words: tuple[str, ...], seen: bool) -> None:
+def test_host_mounts_arrive(
+    runtime: Runtime, make_bundle: MakeBundle, volume: Path, words: tuple[str, ...], *, seen: bool
+) -> None:
     """A slave sees what the host mounts later; a private bind does not."""
     (volume / "later").mkdir()
     with runtime.container(make_bundle("sleep 60").add_mounts(bind(volume, "rbind", *words))) as container:
@@ -178,14 +255,28 @@ def test_host_mounts_arrive(runtime: Runtime, make_bundle: MakeBundle, volume: P
         assert ("arrived" in container.look("cat /proc/self/mountinfo")) == seen
 
 
-@pytest.mark.parametrize(("value", "tags"), [
-    ("", ""), ("private", ""), ("rprivate", ""), ("slave", "slave"), ("rslave", "slave"), ("shared", "shared"),
-    ("rshared", "shared"), ("unbindable", "unbindable"), ("runbindable", "unbindable"),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "tags"),
+    [
+        ("", ""),
+        ("private", ""),
+        ("rprivate", ""),
+        ("slave", "slave"),
+        ("rslave", "slave"),
+        ("shared", "shared"),
+        ("rshared", "shared"),
+        ("unbindable", "unbindable"),
+        ("runbindable", "unbindable"),
+    ],
+    ids=str,
+)
 def test_rootfs_propagation(runtime: Runtime, make_bundle: MakeBundle, value: str, tags: str) -> None:
     """The tag of `/` inside (contract 4.10)."""
     changes = {"linux.rootfsPropagation": value} if value else {}
-    bundle = make_bundle("grep ' / / \\| / rw' /proc/self/mountinfo | head -1; grep '[^ ]* [^ ]* [^ ]* [^ ]* / ' /proc/self/mountinfo", changes)
+    bundle = make_bundle(
+        "grep ' / / \\| / rw' /proc/self/mountinfo | head -1; grep '[^ ]* [^ ]* [^ ]* [^ ]* / ' /proc/self/mountinfo",
+        changes,
+    )
     line = runtime.look(bundle).splitlines()[-1]
     found = {word.split(":")[0].replace("master", "slave") for word in line.split(" - ")[0].split()[6:]}
     assert (found & {"shared", "unbindable"}) == ({tags} & {"shared", "unbindable"}), line
@@ -196,13 +287,15 @@ def test_rootfs_propagation(runtime: Runtime, make_bundle: MakeBundle, value: st
 
 def test_rootfs_propagation_shared_carries_out(runtime: Runtime, make_bundle: MakeBundle, volume: Path) -> None:
     """rshared root and an rshared bind: what the container mounts there appears on the host, as asked for."""
-    bundle = make_bundle("mount -t tmpfs carried /mnt/below && echo done; sleep 60", {"linux.rootfsPropagation": "rshared"})
+    bundle = make_bundle(
+        "mount -t tmpfs carried /mnt/below && echo done; sleep 60", {"linux.rootfsPropagation": "rshared"}
+    )
     with runtime.container(bundle.add_mounts(bind(volume, "rbind", "rshared"))) as container:
         container.wait_output("done")
         assert "carried" in Path("/proc/self/mountinfo").read_text()
 
 
-# --- targets and sources ---------------------------------------------------------------------------------------------
+# --- targets and sources --------------------------------------------------------------------------------------------
 def test_bind_of_a_file(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> None:
     """A file for a file (0644), folders 0755; relative to the bundle."""
     bundle = make_bundle("cat /new/place /other; stat -c %a /new")
@@ -224,7 +317,11 @@ def test_bind_follows_a_source_link(runtime: Runtime, make_bundle: MakeBundle, t
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("missing source", bind("/nope/nowhere"), "no such file or directory"),
-    ("data on a bind", bind("/etc", "bind", "size=5k"), "bind mounts cannot have any filesystem-specific options applied"),
+    (
+        "data on a bind",
+        bind("/etc", "bind", "size=5k"),
+        "bind mounts cannot have any filesystem-specific options applied",
+    ),
     ("the top", tmpfs(target="/"), ""),
     ("no destination", tmpfs(target=""), ""),
     ("unknown data", tmpfs("nonsense=1"), "error mounting"),
@@ -260,7 +357,10 @@ def test_message_of_a_failed_mount(runtime: Runtime, make_bundle: MakeBundle) ->
 def test_allowed_below_proc(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path, name: str) -> None:
     """The list of contract 4.3 alone, as lxcfs needs it."""
     (tmp_path / "fake").write_text("fake")
-    assert runtime.look(make_bundle(f"cat /proc/{name}").add_mounts(bind(tmp_path / "fake", target=f"/proc/{name}"))) == "fake"
+    assert (
+        runtime.look(make_bundle(f"cat /proc/{name}").add_mounts(bind(tmp_path / "fake", target=f"/proc/{name}")))
+        == "fake"
+    )
 
 
 def test_proc_by_bind(runtime: Runtime, make_bundle: MakeBundle) -> None:
@@ -273,7 +373,9 @@ def test_proc_by_bind(runtime: Runtime, make_bundle: MakeBundle) -> None:
 
 def test_tmpcopyup(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """The shadowed folder's content with modes, owners and links; the rootfs keeps its own (contract 4.3)."""
-    bundle = make_bundle("cat /mnt/file; stat -c %a:%u:%g /mnt/file /mnt/deep; readlink /mnt/link; echo new >/mnt/file; ls /mnt/deep")
+    bundle = make_bundle(
+        "cat /mnt/file; stat -c %a:%u:%g /mnt/file /mnt/deep; readlink /mnt/link; echo new >/mnt/file; ls /mnt/deep"
+    )
     path = bundle.file("mnt/file", "old\n", 0o640)
     os.chown(path, 11, 12)
     bundle.file("mnt/deep/er", "x")
@@ -284,7 +386,7 @@ def test_tmpcopyup(runtime: Runtime, make_bundle: MakeBundle) -> None:
     assert path.read_text() == "old\n"
 
 
-# --- idmapped mounts ---------------------------------------------------------------------------------------------------
+# --- idmapped mounts ------------------------------------------------------------------------------------------------
 MAP = [{"containerID": 1000, "hostID": 7, "size": 1}]
 
 
@@ -304,21 +406,28 @@ def test_idmap_without_mappings(runtime: Runtime, make_bundle: MakeBundle, tmp_p
     assert "id-mapped mounts must have both uid and gid mappings specified" in result.message
     folder = tmp_path / "owned"
     folder.mkdir()
-    bundle = make_bundle("stat -c %u:%g /mnt", {"linux.namespaces": namespaces("user"), "linux.uidMappings": UIDS,
-                                                "linux.gidMappings": UIDS})  # fmt: skip
+    bundle = make_bundle(
+        "stat -c %u:%g /mnt",
+        {"linux.namespaces": namespaces("user"), "linux.uidMappings": UIDS, "linux.gidMappings": UIDS},
+    )
     assert runtime.look(bundle.add_mounts(bind(folder, "bind", "idmap"))) == "0:0"
 
 
-# --- cgroup mount on v1 and hybrid -----------------------------------------------------------------------------------
+# --- cgroup mount on v1 and hybrid ----------------------------------------------------------------------------------
 @pytest.mark.parametrize("own", [False, True], ids=["host's namespace", "own namespace"])
-def test_cgroup_mount(runtime: Runtime, make_bundle: MakeBundle, own: bool) -> None:
+def test_cgroup_mount(runtime: Runtime, make_bundle: MakeBundle, *, own: bool) -> None:
     """A tmpfs with each hierarchy's own cgroup, read-only as asked (contract 4.4, S32)."""
     if not Path("/sys/fs/cgroup/pids/cgroup.procs").exists():
         pytest.skip("needs cgroup v1")
-    mounts = ({"destination": "/sys", "type": "sysfs", "source": "sysfs"},
-              {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro", "nosuid"]})  # fmt: skip
-    script = "cat /sys/fs/cgroup/pids/cgroup.procs | head -1; for f in pids/cgroup.procs devices/devices.allow; do " \
-             "echo $$ 2>/dev/null >/sys/fs/cgroup/$f || echo refused; done; mkdir /sys/fs/cgroup/x 2>/dev/null || echo refused"
+    mounts = (
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs"},
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro", "nosuid"]},
+    )
+    script = (
+        "cat /sys/fs/cgroup/pids/cgroup.procs | head -1; for f in pids/cgroup.procs devices/devices.allow; do "
+        "echo $$ 2>/dev/null >/sys/fs/cgroup/$f || echo refused; done; "
+        "mkdir /sys/fs/cgroup/x 2>/dev/null || echo refused"
+    )
     bundle = make_bundle(script, {"linux.namespaces": namespaces(*(["cgroup"] if own else []))}).add_mounts(*mounts)
     assert runtime.look(bundle) == "1\nrefused\nrefused\nrefused"
 

@@ -22,8 +22,16 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.system
 
-FILES = {"pid": "pid", "mount": "mnt", "ipc": "ipc", "uts": "uts", "network": "net", "cgroup": "cgroup", "user": "user",
-         "time": "time"}  # fmt: skip
+FILES = {
+    "pid": "pid",
+    "mount": "mnt",
+    "ipc": "ipc",
+    "uts": "uts",
+    "network": "net",
+    "cgroup": "cgroup",
+    "user": "user",
+    "time": "time",
+}
 UIDS = [{"containerID": 0, "hostID": 100000, "size": 65536}]
 GIDS = [{"containerID": 0, "hostID": 200000, "size": 65536}]
 USER: dict[str, Any] = {"linux.namespaces": namespaces("user"), "linux.uidMappings": UIDS, "linux.gidMappings": GIDS}
@@ -49,7 +57,9 @@ def owned(bundle: Bundle, uid: int = 100000, gid: int = 200000) -> Bundle:
 def test_new(runtime: Runtime, make_bundle: MakeBundle, kind: str) -> None:
     """One type more (or the base's): new; every type that is not named is the caller's."""
     extra = [kind] if kind not in NAMESPACES else []
-    changes = {**USER, "linux.namespaces": namespaces("user")} if kind == "user" else {"linux.namespaces": namespaces(*extra)}
+    changes = (
+        {**USER, "linux.namespaces": namespaces("user")} if kind == "user" else {"linux.namespaces": namespaces(*extra)}
+    )
     bundle = make_bundle(LOOK, changes)
     if kind == "user":
         owned(bundle)
@@ -87,8 +97,9 @@ def test_joined_mount_namespace(runtime: Runtime, make_bundle: MakeBundle) -> No
     holder = subprocess.Popen(["unshare", "-m", "sleep", "60"])
     try:
         wait_until(lambda: inode(holder.pid, "mount") != inode("self", "mount"), "the namespace")
-        bundle = make_bundle("readlink /proc/self/ns/mnt; ls /", {
-            "linux.namespaces": namespaces(mount=f"/proc/{holder.pid}/ns/mnt")})  # fmt: skip
+        bundle = make_bundle(
+            "readlink /proc/self/ns/mnt; ls /", {"linux.namespaces": namespaces(mount=f"/proc/{holder.pid}/ns/mnt")}
+        )
         out = runtime.look(bundle).splitlines()
         assert out[0] == inode(holder.pid, "mount")
         assert "bin" in out
@@ -129,22 +140,42 @@ def test_no_mount_namespace_no_masks(runtime: Runtime, make_bundle: MakeBundle, 
 
 
 ROWS: list[tuple[str, dict[str, Any], str, str]] = [
-    ("hostname", {"hostname": "inner.example"}, "hostname; cat /proc/sys/kernel/hostname", "inner.example\ninner.example"),
+    (
+        "hostname",
+        {"hostname": "inner.example"},
+        "hostname; cat /proc/sys/kernel/hostname",
+        "inner.example\ninner.example",
+    ),
     ("domainname", {"domainname": "example.org"}, "cat /proc/sys/kernel/domainname", "example.org"),
-    ("own network: lo is up", {"linux.namespaces": namespaces("network")},
-     "ip -o link | wc -l; ip -o link show lo | grep -c 'LOOPBACK,UP'; ip -o addr show lo | grep -c 127.0.0.1/8", "1\n1\n1"),
-    ("own cgroup: root is /", {"linux.namespaces": namespaces("cgroup")}, "cut -d: -f3 /proc/self/cgroup | sort -u", "/"),
+    (
+        "own network: lo is up",
+        {"linux.namespaces": namespaces("network")},
+        "ip -o link | wc -l; ip -o link show lo | grep -c 'LOOPBACK,UP'; ip -o addr show lo | grep -c 127.0.0.1/8",
+        "1\n1\n1",
+    ),
+    (
+        "own cgroup: root is /",
+        {"linux.namespaces": namespaces("cgroup")},
+        "cut -d: -f3 /proc/self/cgroup | sort -u",
+        "/",
+    ),
     ("own pid: pid 1", {}, "echo $$", "1"),
-    ("time offsets", {"linux.namespaces": namespaces("time"), "linux.timeOffsets": {
-        "boottime": {"secs": 1000000, "nanosecs": 5}, "monotonic": {"secs": -5}}},
-     "cat /proc/self/timens_offsets | tr -s ' ' '\\t'; test $(cut -d. -f1 /proc/uptime) -gt 1000000 && echo shifted",
-     "monotonic\t-5\t0\nboottime\t1000000\t5\nshifted"),
-]  # fmt: skip
+    (
+        "time offsets",
+        {
+            "linux.namespaces": namespaces("time"),
+            "linux.timeOffsets": {"boottime": {"secs": 1000000, "nanosecs": 5}, "monotonic": {"secs": -5}},
+        },
+        "cat /proc/self/timens_offsets | tr -s ' ' '\\t'; test $(cut -d. -f1 /proc/uptime) -gt 1000000 && echo shifted",
+        "monotonic\t-5\t0\nboottime\t1000000\t5\nshifted",
+    ),
+]
 
 
 @pytest.mark.parametrize(("changes", "script", "expected"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_from_inside(runtime: Runtime, make_bundle: MakeBundle, changes: dict[str, Any], script: str,
-                     expected: str) -> None:  # fmt: skip
+def test_from_inside(
+    runtime: Runtime, make_bundle: MakeBundle, changes: dict[str, Any], script: str, expected: str
+) -> None:
     """What a new namespace looks like."""
     host = os.uname()
     assert runtime.look(make_bundle(script, changes)) == expected
@@ -152,32 +183,70 @@ def test_from_inside(runtime: Runtime, make_bundle: MakeBundle, changes: dict[st
 
 
 USER_ROWS: list[tuple[str, dict[str, Any], str, str]] = [
-    ("maps exactly", {}, "cat /proc/self/uid_map /proc/self/gid_map | tr -s ' ' | cut -c2-", "0 100000 65536\n0 200000 65536"),
-    ("several lines", {"linux.uidMappings": [*UIDS, {"containerID": 70000, "hostID": 400000, "size": 10}]},
-     "wc -l </proc/self/uid_map", "2"),
+    (
+        "maps exactly",
+        {},
+        "cat /proc/self/uid_map /proc/self/gid_map | tr -s ' ' | cut -c2-",
+        "0 100000 65536\n0 200000 65536",
+    ),
+    (
+        "several lines",
+        {"linux.uidMappings": [*UIDS, {"containerID": 70000, "hostID": 400000, "size": 10}]},
+        "wc -l </proc/self/uid_map",
+        "2",
+    ),
     ("root inside", {}, "id -u; id -g; stat -c %u:%g /", "0\n0\n0:0"),
     ("a user", {"process.user.uid": 1000, "process.user.gid": 1000}, "id -u; cat /proc/self/setgroups", "1000\nallow"),
     ("groups", {"process.user.additionalGids": [7, 8]}, "grep Groups /proc/self/status", "Groups:\t7 8 "),
-    ("devices are the host's", {}, "echo x >/dev/null; head -c1 /dev/zero | wc -c; stat -c '%t,%T' /dev/full", "1\n1,7"),
+    (
+        "devices are the host's",
+        {},
+        "echo x >/dev/null; head -c1 /dev/zero | wc -c; stat -c '%t,%T' /dev/full",
+        "1\n1,7",
+    ),
     ("own network", {"linux.namespaces": namespaces("user", "network")}, "ip -o link show lo | grep -c UP", "1"),
     ("own cgroup", {"linux.namespaces": namespaces("user", "cgroup")}, "cut -d: -f3 /proc/self/cgroup | sort -u", "/"),
-    ("own time", {"linux.namespaces": namespaces("user", "time"), "linux.timeOffsets": {"boottime": {"secs": 7}}},
-     "grep -c 'boottime *7' /proc/self/timens_offsets", "1"),
+    (
+        "own time",
+        {"linux.namespaces": namespaces("user", "time"), "linux.timeOffsets": {"boottime": {"secs": 7}}},
+        "grep -c 'boottime *7' /proc/self/timens_offsets",
+        "1",
+    ),
     ("hostname", {"hostname": "mapped"}, "hostname", "mapped"),
-    ("masks", {"linux.maskedPaths": ["/proc/version", "/proc/fs"], "linux.readonlyPaths": ["/proc/sys"]},
-     "wc -c </proc/version; ls /proc/fs | wc -l; grep ' /proc/sys ' /proc/self/mountinfo | grep -c ' ro,'", "0\n0\n1"),
-    ("sysctl", {"linux.namespaces": namespaces("user", "network"), "linux.sysctl": {"net.ipv4.ip_forward": "1"}},
-     "cat /proc/sys/net/ipv4/ip_forward", "1"),
+    (
+        "masks",
+        {"linux.maskedPaths": ["/proc/version", "/proc/fs"], "linux.readonlyPaths": ["/proc/sys"]},
+        "wc -c </proc/version; ls /proc/fs | wc -l; grep ' /proc/sys ' /proc/self/mountinfo | grep -c ' ro,'",
+        "0\n0\n1",
+    ),
+    (
+        "sysctl",
+        {"linux.namespaces": namespaces("user", "network"), "linux.sysctl": {"net.ipv4.ip_forward": "1"}},
+        "cat /proc/sys/net/ipv4/ip_forward",
+        "1",
+    ),
     ("readonly root", {"root.readonly": True}, "touch /x 2>&1 | grep -c Read-only", "1"),
-    ("capabilities are whole inside", {"process.capabilities": {"bounding": ["CAP_SYS_ADMIN"], "permitted": ["CAP_SYS_ADMIN"],
-                                                                "effective": ["CAP_SYS_ADMIN"]}},
-     "grep CapEff /proc/self/status", "CapEff:\t0000000000200000"),
-]  # fmt: skip
+    (
+        "capabilities are whole inside",
+        {
+            "process.capabilities": {
+                "bounding": ["CAP_SYS_ADMIN"],
+                "permitted": ["CAP_SYS_ADMIN"],
+                "effective": ["CAP_SYS_ADMIN"],
+            }
+        },
+        "grep CapEff /proc/self/status",
+        "CapEff:\t0000000000200000",
+    ),
+]
 
 
-@pytest.mark.parametrize(("changes", "script", "expected"), [row[1:] for row in USER_ROWS], ids=[row[0] for row in USER_ROWS])
-def test_user_namespace(runtime: Runtime, make_bundle: MakeBundle, changes: dict[str, Any], script: str,
-                        expected: str) -> None:  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "script", "expected"), [row[1:] for row in USER_ROWS], ids=[row[0] for row in USER_ROWS]
+)
+def test_user_namespace(
+    runtime: Runtime, make_bundle: MakeBundle, changes: dict[str, Any], script: str, expected: str
+) -> None:
     """With id maps: the same looks from inside."""
     assert runtime.look(owned(make_bundle(script, {**USER, **changes}))) == expected
 
@@ -200,39 +269,99 @@ def test_rootfs_behind_a_closed_folder(runtime: Runtime, make_bundle: MakeBundle
     assert runtime.look(bundle) == "in"
 
 
-
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
-    ("unknown type", {"linux.namespaces": [*namespaces(), {"type": "foo"}]}, 'namespace {"foo" ""} does not exist', "/linux/namespaces/4"),
-    ("duplicate", {"linux.namespaces": [*namespaces(), {"type": "pid"}]}, "malformed spec file: duplicated ns", "/linux/namespaces/4"),
+    (
+        "unknown type",
+        {"linux.namespaces": [*namespaces(), {"type": "foo"}]},
+        'namespace {"foo" ""} does not exist',
+        "/linux/namespaces/4",
+    ),
+    (
+        "duplicate",
+        {"linux.namespaces": [*namespaces(), {"type": "pid"}]},
+        "malformed spec file: duplicated ns",
+        "/linux/namespaces/4",
+    ),
     ("relative path", {"linux.namespaces": namespaces(network="proc/self/ns/net")}, "", "/linux/namespaces/4"),
-    ("missing path", {"linux.namespaces": namespaces(network="/nope")}, "no such file or directory", "/linux/namespaces/4"),
+    (
+        "missing path",
+        {"linux.namespaces": namespaces(network="/nope")},
+        "no such file or directory",
+        "/linux/namespaces/4",
+    ),
     ("of another type", {"linux.namespaces": namespaces(network="/proc/self/ns/uts")}, "", "/linux/namespaces/4"),
     ("no namespace at all", {"linux.namespaces": namespaces(network="/etc/passwd")}, "", "/linux/namespaces/4"),
     ("a FIFO is not waited for", {"linux.namespaces": namespaces(network="FIFO")}, "", "/linux/namespaces/4"),
-    ("user without maps", {"linux.namespaces": namespaces("user")},
-     "user namespaces enabled, but no namespace path to join nor mappings to apply specified", "/linux/namespaces/4"),
+    (
+        "user without maps",
+        {"linux.namespaces": namespaces("user")},
+        "user namespaces enabled, but no namespace path to join nor mappings to apply specified",
+        "/linux/namespaces/4",
+    ),
     ("maps without user", {"linux.uidMappings": UIDS, "linux.gidMappings": GIDS}, "", "/linux/uidMappings"),
-    ("map of size 0", {**USER, "linux.uidMappings": [{"containerID": 0, "hostID": 1, "size": 0}]}, "", "/linux/uidMappings/0"),
-    ("root unmapped", {**USER, "linux.uidMappings": [{"containerID": 1, "hostID": 100000, "size": 10}]}, "", "/linux/uidMappings"),
-    ("uid unmapped", {**USER, "process.user.uid": 70000}, "cannot setuid to unmapped uid 70000 in user namespace", "/process/user/uid"),
-    ("gid unmapped", {**USER, "process.user.gid": 70000}, "cannot setgid to unmapped gid 70000 in user namespace", "/process/user/gid"),
+    (
+        "map of size 0",
+        {**USER, "linux.uidMappings": [{"containerID": 0, "hostID": 1, "size": 0}]},
+        "",
+        "/linux/uidMappings/0",
+    ),
+    (
+        "root unmapped",
+        {**USER, "linux.uidMappings": [{"containerID": 1, "hostID": 100000, "size": 10}]},
+        "",
+        "/linux/uidMappings",
+    ),
+    (
+        "uid unmapped",
+        {**USER, "process.user.uid": 70000},
+        "cannot setuid to unmapped uid 70000 in user namespace",
+        "/process/user/uid",
+    ),
+    (
+        "gid unmapped",
+        {**USER, "process.user.gid": 70000},
+        "cannot setgid to unmapped gid 70000 in user namespace",
+        "/process/user/gid",
+    ),
     ("group unmapped", {**USER, "process.user.additionalGids": [70000]}, "", "/process/user/additionalGids"),
-    ("overlapping maps", {**USER, "linux.uidMappings": [*UIDS, {"containerID": 5, "hostID": 500000, "size": 1}]}, "", "/linux/uidMappings"),
-    ("hostname without uts", {"hostname": "x", "linux.namespaces": [e for e in namespaces() if e["type"] != "uts"]},
-     "unable to set hostname without a private UTS namespace", "/hostname"),
+    (
+        "overlapping maps",
+        {**USER, "linux.uidMappings": [*UIDS, {"containerID": 5, "hostID": 500000, "size": 1}]},
+        "",
+        "/linux/uidMappings",
+    ),
+    (
+        "hostname without uts",
+        {"hostname": "x", "linux.namespaces": [e for e in namespaces() if e["type"] != "uts"]},
+        "unable to set hostname without a private UTS namespace",
+        "/hostname",
+    ),
     ("time offsets without time", {"linux.timeOffsets": {"boottime": {"secs": 1}}}, "", "/linux/timeOffsets"),
-    ("time offsets with a path", {"linux.namespaces": namespaces(time="/proc/self/ns/time"),
-                                  "linux.timeOffsets": {"boottime": {"secs": 1}}}, "", "/linux/timeOffsets"),
-    ("offsets below zero", {"linux.namespaces": namespaces("time"), "linux.timeOffsets": {"boottime": {"secs": -1 << 40}}},
-     "", "/linux/timeOffsets"),
-    ("unknown clock", {"linux.namespaces": namespaces("time"), "linux.timeOffsets": {"realtime": {"secs": 1}}}, "",
-     "/linux/timeOffsets/realtime"),
-]  # fmt: skip
+    (
+        "time offsets with a path",
+        {"linux.namespaces": namespaces(time="/proc/self/ns/time"), "linux.timeOffsets": {"boottime": {"secs": 1}}},
+        "",
+        "/linux/timeOffsets",
+    ),
+    (
+        "offsets below zero",
+        {"linux.namespaces": namespaces("time"), "linux.timeOffsets": {"boottime": {"secs": -1 << 40}}},
+        "",
+        "/linux/timeOffsets",
+    ),
+    (
+        "unknown clock",
+        {"linux.namespaces": namespaces("time"), "linux.timeOffsets": {"realtime": {"secs": 1}}},
+        "",
+        "/linux/timeOffsets/realtime",
+    ),
+]
 
 
 @pytest.mark.parametrize(("changes", "text", "field"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
-def test_refused(runtime: Runtime, make_bundle: MakeBundle, changes: dict[str, Any], text: str, field: str,
-                 tmp_path: Path) -> None:  # fmt: skip
+def test_refused(
+    runtime: Runtime, make_bundle: MakeBundle, changes: dict[str, Any], text: str, field: str, tmp_path: Path
+) -> None:
     """One line, its field, nothing left (S36, S37)."""
     bundle = make_bundle("true", changes)
     if "FIFO" in str(changes):
@@ -245,7 +374,7 @@ def test_refused(runtime: Runtime, make_bundle: MakeBundle, changes: dict[str, A
     assert runtime.ids() == []
 
 
-# --- sysctl: allow-list by namespace (S34) ---------------------------------------------------------------------------
+# --- sysctl: allow-list by namespace (S34) --------------------------------------------------------------------------
 SYSCTLS: list[tuple[dict[str, str], tuple[str, ...], str]] = [
     ({"kernel.msgmax": "4097"}, (), "4097"),
     ({"kernel.shm_rmid_forced": "1"}, (), "1"),
@@ -257,8 +386,9 @@ SYSCTLS: list[tuple[dict[str, str], tuple[str, ...], str]] = [
 
 
 @pytest.mark.parametrize(("sysctl", "extra", "expected"), SYSCTLS, ids=str)
-def test_sysctl(runtime: Runtime, make_bundle: MakeBundle, sysctl: dict[str, str], extra: tuple[str, ...],
-                expected: str) -> None:  # fmt: skip
+def test_sysctl(
+    runtime: Runtime, make_bundle: MakeBundle, sysctl: dict[str, str], extra: tuple[str, ...], expected: str
+) -> None:
     """Set in the container's namespace; the host keeps its own."""
     path = "/proc/sys/" + next(iter(sysctl)).replace(".", "/")
     before = Path(path).read_text() if Path(path).exists() else ""
@@ -286,7 +416,9 @@ SYSCTLS_REFUSED: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("key", "changes", "text"), SYSCTLS_REFUSED, ids=lambda value: str(value)[:40])
-def test_sysctl_refused(runtime: Runtime, make_bundle: MakeBundle, key: str, changes: dict[str, Any], text: str) -> None:
+def test_sysctl_refused(
+    runtime: Runtime, make_bundle: MakeBundle, key: str, changes: dict[str, Any], text: str
+) -> None:
     """Host-wide keys and tricks with slashes: an error, never a write (S34)."""
     path = Path("/proc/sys") / key.replace(".", "/")
     value = path.read_text().strip() if path.is_file() else "1"  # should it be written after all: what is there already
@@ -297,13 +429,19 @@ def test_sysctl_refused(runtime: Runtime, make_bundle: MakeBundle, key: str, cha
 
 def test_unshared_network_of_the_caller(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """A namespace that is not the runtime's own counts as separate, checked by inode (contract 4.9)."""
-    holder = subprocess.Popen(["sleep", "60"], preexec_fn=lambda: ctypes.CDLL(None).unshare(0x40000000))
+    holder = subprocess.Popen(["sleep", "60"], preexec_fn=lambda: ctypes.CDLL(None).unshare(0x40000000))  # noqa: PLW1509
     try:
         with open_pid(holder.pid):
-            changes = {"linux.namespaces": namespaces(network=f"/proc/{holder.pid}/ns/net"),
-                       "linux.sysctl": {"net.ipv4.ip_forward": "1"}}  # fmt: skip
-            assert runtime.look(make_bundle("cat /proc/sys/net/ipv4/ip_forward; ip -o link show lo | grep -c ',UP'; true",
-                                            changes)) == "1\n0"  # joined: lo stays as it was  # fmt: skip
+            changes = {
+                "linux.namespaces": namespaces(network=f"/proc/{holder.pid}/ns/net"),
+                "linux.sysctl": {"net.ipv4.ip_forward": "1"},
+            }
+            assert (
+                runtime.look(
+                    make_bundle("cat /proc/sys/net/ipv4/ip_forward; ip -o link show lo | grep -c ',UP'; true", changes)
+                )
+                == "1\n0"
+            )  # joined: lo stays as it was
     finally:
         holder.kill()
         holder.wait()

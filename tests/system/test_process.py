@@ -1,4 +1,4 @@
-"""`process` of config.json, looked at from inside: ids, capabilities, limits, environment, cwd, descriptors (contract 3.4, 4.2)."""
+"""`process`, from inside: ids, capabilities, limits, environment, cwd, descriptors (contract 3.4, 4.2)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +44,12 @@ ROWS: list[tuple[str, dict[str, Any], str, str]] = [
     ("root by default", {}, "id", "uid=0(root) gid=0(root)"),
     ("uid and gid", USER, "id", "uid=1000(user) gid=1000(user)"),
     ("unknown ids", {"process.user.uid": 4294967294, "process.user.gid": 77}, "id -u; id -g", "4294967294\n77"),
-    ("groups exactly", {"process.user.additionalGids": [5, 7, 4000000000]}, "grep Groups /proc/self/status",
-     "Groups:\t5 7 4000000000 "),
+    (
+        "groups exactly",
+        {"process.user.additionalGids": [5, 7, 4000000000]},
+        "grep Groups /proc/self/status",
+        "Groups:\t5 7 4000000000 ",
+    ),
     ("groups of a user", {**USER, "process.user.additionalGids": [9]}, "id -G", "1000 9"),
     ("no groups", {}, "grep Groups /proc/self/status", "Groups:\t "),
     ("umask by default", {}, "umask", "0022"),
@@ -59,45 +64,106 @@ ROWS: list[tuple[str, dict[str, Any], str, str]] = [
     ("cwd", {"process.cwd": "/tmp"}, "pwd; tr '\\0' '\\n' </proc/1/environ | grep -c PWD; true", "/tmp\n0"),
     ("cwd that only its user may enter", {**USER, "process.cwd": "/home/user/new"}, "pwd", "/home/user/new"),
     ("env exactly", {"process.args": ["env"]}, "", "PATH=/bin\nHOME=/root"),
-    ("env duplicates: the last", {"process.env": ["PATH=/bin", "A=1", "B=2", "A=3"], "process.args": ["env"]}, "",
-     "PATH=/bin\nB=2\nA=3\nHOME=/root"),
-    ("env of any bytes", {"process.env": ["PATH=/bin", "A=ä b\n\"c", "E="]}, "printf '%s|%s' \"$A\" \"${E-unset}\"",
-     "ä b\n\"c|"),
+    (
+        "env duplicates: the last",
+        {"process.env": ["PATH=/bin", "A=1", "B=2", "A=3"], "process.args": ["env"]},
+        "",
+        "PATH=/bin\nB=2\nA=3\nHOME=/root",
+    ),
+    (
+        "env of any bytes",
+        {"process.env": ["PATH=/bin", 'A=ä b\n"c', "E="]},
+        'printf \'%s|%s\' "$A" "${E-unset}"',
+        'ä b\n"c|',
+    ),
     ("HOME of the user", USER, "echo $HOME", "/home/user"),
     ("HOME of an unknown uid", {"process.user.uid": 4242}, "echo $HOME", "/"),
     ("HOME as given", {"process.env": ["PATH=/bin", "HOME=/x"]}, "echo $HOME", "/x"),
     ("HOME empty counts as absent", {"process.env": ["PATH=/bin", "HOME="]}, "echo $HOME", "/root"),
     ("argv as given", {"process.args": ["busybox", "printf", "%s|", "a b", "", "$X", "ä\\"]}, "", "a b||$X|ä\\|"),
-    ("argv[0] as given", {"process.args": ["sh", "-c", "cat /proc/$$/cmdline | tr '\\0' ' '"]}, "",
-     "sh -c cat /proc/$$/cmdline | tr '\\0' ' ' "),
+    (
+        "argv[0] as given",
+        {"process.args": ["sh", "-c", "cat /proc/$$/cmdline | tr '\\0' ' '"]},
+        "",
+        "sh -c cat /proc/$$/cmdline | tr '\\0' ' ' ",
+    ),
     ("init is pid 1 of its session", {}, "cut -d' ' -f1,4,5,6 /proc/1/stat", "1 0 1 1"),
     ("dumpable again", {}, "stat -c %u /proc/1/mem", "0"),
-    ("rlimits", {"process.rlimits": [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200},
-                                     {"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]},
-     "ulimit -n; ulimit -Hn; ulimit -c", "100\n200\n0"),
-    ("rlimit smaller than our own needs", {"process.rlimits": [{"type": "RLIMIT_NOFILE", "soft": 4, "hard": 4}]},
-     "ulimit -n", "4"),
-    ("rlimit NPROC 1 of a user", {**USER, "process.rlimits": [{"type": "RLIMIT_NPROC", "soft": 1, "hard": 1}]},
-     "ulimit -p", "1"),
-    ("rlimit names", {"process.rlimits": [{"type": "RLIMIT_STACK", "soft": 1 << 20, "hard": 1 << 21},
-                                          {"type": "RLIMIT_MEMLOCK", "soft": 4096, "hard": 4096}]},
-     "ulimit -s; ulimit -Hs; ulimit -l", "1024\n2048\n4"),
+    (
+        "rlimits",
+        {
+            "process.rlimits": [
+                {"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200},
+                {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+            ]
+        },
+        "ulimit -n; ulimit -Hn; ulimit -c",
+        "100\n200\n0",
+    ),
+    (
+        "rlimit smaller than our own needs",
+        {"process.rlimits": [{"type": "RLIMIT_NOFILE", "soft": 4, "hard": 4}]},
+        "ulimit -n",
+        "4",
+    ),
+    (
+        "rlimit NPROC 1 of a user",
+        {**USER, "process.rlimits": [{"type": "RLIMIT_NPROC", "soft": 1, "hard": 1}]},
+        "ulimit -p",
+        "1",
+    ),
+    (
+        "rlimit names",
+        {
+            "process.rlimits": [
+                {"type": "RLIMIT_STACK", "soft": 1 << 20, "hard": 1 << 21},
+                {"type": "RLIMIT_MEMLOCK", "soft": 4096, "hard": 4096},
+            ]
+        },
+        "ulimit -s; ulimit -Hs; ulimit -l",
+        "1024\n2048\n4",
+    ),
     ("capabilities: none", {"process.capabilities": {}}, CAPS, sets(0, 0, 0, 0, 0)),
-    ("capabilities: bounding alone", {"process.capabilities": {"bounding": ALL}}, CAPS,
-     sets(0, CHOWN | KILL | NET_BIND, CHOWN | KILL | NET_BIND, CHOWN | KILL | NET_BIND, 0)),
-    ("capabilities: three sets of root", {"process.capabilities": {"bounding": ALL, "effective": ALL, "permitted": ALL}},
-     CAPS, sets(0, CHOWN | KILL | NET_BIND, CHOWN | KILL | NET_BIND, CHOWN | KILL | NET_BIND, 0)),
-    ("capabilities of a user end at execve", {**USER, "process.capabilities": {
-        "bounding": ALL, "effective": ALL, "permitted": ALL}}, CAPS, sets(0, 0, 0, CHOWN | KILL | NET_BIND, 0)),
-    ("capabilities: inheritable and ambient of a user", {**USER, "process.capabilities": {
-        "bounding": ALL, "effective": ["CAP_KILL"], "permitted": ALL, "inheritable": ["CAP_KILL", "CAP_CHOWN"],
-        "ambient": ["CAP_KILL"]}}, CAPS, sets(CHOWN | KILL, KILL, KILL, CHOWN | KILL | NET_BIND, KILL)),
-]  # fmt: skip
+    (
+        "capabilities: bounding alone",
+        {"process.capabilities": {"bounding": ALL}},
+        CAPS,
+        sets(0, CHOWN | KILL | NET_BIND, CHOWN | KILL | NET_BIND, CHOWN | KILL | NET_BIND, 0),
+    ),
+    (
+        "capabilities: three sets of root",
+        {"process.capabilities": {"bounding": ALL, "effective": ALL, "permitted": ALL}},
+        CAPS,
+        sets(0, CHOWN | KILL | NET_BIND, CHOWN | KILL | NET_BIND, CHOWN | KILL | NET_BIND, 0),
+    ),
+    (
+        "capabilities of a user end at execve",
+        {**USER, "process.capabilities": {"bounding": ALL, "effective": ALL, "permitted": ALL}},
+        CAPS,
+        sets(0, 0, 0, CHOWN | KILL | NET_BIND, 0),
+    ),
+    (
+        "capabilities: inheritable and ambient of a user",
+        {
+            **USER,
+            "process.capabilities": {
+                "bounding": ALL,
+                "effective": ["CAP_KILL"],
+                "permitted": ALL,
+                "inheritable": ["CAP_KILL", "CAP_CHOWN"],
+                "ambient": ["CAP_KILL"],
+            },
+        },
+        CAPS,
+        sets(CHOWN | KILL, KILL, KILL, CHOWN | KILL | NET_BIND, KILL),
+    ),
+]
 
 
 @pytest.mark.parametrize(("changes", "script", "expected"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_from_inside(runtime: Runtime, make_bundle: MakeBundle, changes: dict[str, Any], script: str,
-                     expected: str) -> None:  # fmt: skip
+def test_from_inside(
+    runtime: Runtime, make_bundle: MakeBundle, changes: dict[str, Any], script: str, expected: str
+) -> None:
     """One row, one change to the base config."""
     bundle = make_bundle(script)
     if "/home/user" in str(changes.get("process.cwd")):
@@ -112,7 +178,9 @@ def test_from_inside(runtime: Runtime, make_bundle: MakeBundle, changes: dict[st
 
 def test_full_set_without_capabilities(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """No object: the caller's full set is kept, as runc does (contract 4.2)."""
-    own = dict(line.split(":\t") for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("Cap"))
+    own = dict(
+        line.split(":\t") for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("Cap")
+    )
     look = dict(line.split(":") for line in runtime.look(make_bundle(CAPS)).splitlines())
     assert (look["CapBnd"], look["CapEff"], look["CapInh"]) == (own["CapBnd"], own["CapEff"], "0" * 16)
 
@@ -120,7 +188,9 @@ def test_full_set_without_capabilities(runtime: Runtime, make_bundle: MakeBundle
 def test_unknown_capabilities_warn(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """A grant that cannot be given warns, the rest is set (S5)."""
     names = ["CAP_KILL", "CAP_FOO", "CAP_BAR"]
-    result = runtime.run(make_bundle(CAPS, {"process.capabilities": {"bounding": names, "effective": names, "permitted": names}}))
+    result = runtime.run(
+        make_bundle(CAPS, {"process.capabilities": {"bounding": names, "effective": names, "permitted": names}})
+    )
     assert result.code == 0
     assert "level=warning" in result.err
     assert "ignoring unknown or unavailable capabilities: [CAP_BAR CAP_FOO]" in result.err
@@ -129,16 +199,31 @@ def test_unknown_capabilities_warn(runtime: Runtime, make_bundle: MakeBundle) ->
 
 def test_ambient_that_is_not_permitted_warns(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """Raised one by one, failures only warn (contract 4.2)."""
-    result = runtime.run(make_bundle(CAPS, {**USER, "process.capabilities": {
-        "bounding": ALL, "permitted": ["CAP_KILL"], "inheritable": ["CAP_KILL"],
-        "ambient": ["CAP_KILL", "CAP_CHOWN"]}}))  # fmt: skip
+    result = runtime.run(
+        make_bundle(
+            CAPS,
+            {
+                **USER,
+                "process.capabilities": {
+                    "bounding": ALL,
+                    "permitted": ["CAP_KILL"],
+                    "inheritable": ["CAP_KILL"],
+                    "ambient": ["CAP_KILL", "CAP_CHOWN"],
+                },
+            },
+        )
+    )
     assert result.code == 0
     assert "can't raise ambient capability CAP_CHOWN" in result.err
     assert f"CapAmb:{KILL:016x}" in result.out
 
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
-    ({"process.rlimits": [{"type": "RLIMIT_FOO", "soft": 1, "hard": 1}]}, "wrong rlimit value: RLIMIT_FOO", "/process/rlimits/0/type"),
+    (
+        {"process.rlimits": [{"type": "RLIMIT_FOO", "soft": 1, "hard": 1}]},
+        "wrong rlimit value: RLIMIT_FOO",
+        "/process/rlimits/0/type",
+    ),
     ({"process.rlimits": [{"type": "RLIMIT_CORE", "soft": 2, "hard": 1}]}, "", "/process/rlimits/0/soft"),
     ({"process.env": ["NOVALUE"]}, "invalid environment variable", "/process/env/0"),
     ({"process.env": ["=x"]}, "invalid environment variable", "/process/env/0"),
@@ -147,8 +232,11 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"process.user.uid": 4294967295}, "", "/process/user/uid"),
     ({"process.user.gid": 4294967296}, "", "/process/user/gid"),
     ({"process.user.additionalGids": [-5]}, "", "/process/user/additionalGids/0"),
-    ({"process.selinuxLabel": "system_u:x"},
-     "selinux label is specified in config, but selinux is disabled or not supported", "/process/selinuxLabel"),
+    (
+        {"process.selinuxLabel": "system_u:x"},
+        "selinux label is specified in config, but selinux is disabled or not supported",
+        "/process/selinuxLabel",
+    ),
     ({"process.apparmorProfile": "no-such-profile"}, "", "/process/apparmorProfile"),
     ({"linux.personality": {"domain": "FOO"}}, "", "/linux/personality/domain"),
     ({"process.execCPUAffinity": {"initial": "0-x"}}, "bad CPUAffinity.Initial: ", "/process/execCPUAffinity/initial"),
@@ -166,7 +254,9 @@ def test_refused(runtime: Runtime, make_bundle: MakeBundle, changes: dict[str, A
 
 def test_hard_limit_above_our_own(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """Raising needs CAP_SYS_RESOURCE: given, or refused with the field."""
-    bundle = make_bundle("ulimit -Hn", {"process.rlimits": [{"type": "RLIMIT_NOFILE", "soft": 99999999, "hard": 99999999}]})
+    bundle = make_bundle(
+        "ulimit -Hn", {"process.rlimits": [{"type": "RLIMIT_NOFILE", "soft": 99999999, "hard": 99999999}]}
+    )
     result = runtime.run(bundle)
     if result.code == 0:
         assert result.out == "99999999\n"
@@ -175,7 +265,7 @@ def test_hard_limit_above_our_own(runtime: Runtime, make_bundle: MakeBundle) -> 
 
 
 def test_caller_leaves_no_trace(runtime: Runtime, make_bundle: MakeBundle) -> None:
-    """Descriptors, environment, umask, groups, ignored and blocked signals of the caller stay outside (S3, S13, S15)."""
+    """Descriptors, environment, umask, groups, signal set-up of the caller stay outside (S3, S13, S15)."""
     script = "ls -l /proc/self/fd | grep -c outside; env | grep -c SECRET; umask; grep Groups /proc/$$/status"
     signals = ["grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"]  # not by a shell, which has its own ideas
     read, write = os.pipe()
@@ -242,9 +332,15 @@ def test_listen_fds(runtime: Runtime, make_bundle: MakeBundle) -> None:
         with socket.socket() as listener:
             listener.listen()
             argv = runtime.argv("run", "-b", bundle.path, runtime.new_id())
-            done = subprocess.run(["sh", "-c", shell.format(pid), "sh", *argv], capture_output=True, text=True, check=True,
-                                  env={**os.environ, "LISTEN_FDS": "1"}, close_fds=False,
-                                  preexec_fn=lambda fd=listener.fileno(): os.dup2(fd, 3))  # fmt: skip
+            done = subprocess.run(
+                ["sh", "-c", shell.format(pid), "sh", *argv],
+                capture_output=True,
+                text=True,
+                check=True,
+                env={**os.environ, "LISTEN_FDS": "1"},
+                close_fds=False,
+                preexec_fn=partial(os.dup2, listener.fileno(), 3),
+            )
         assert done.stdout.startswith(expected), done
 
 
@@ -261,8 +357,15 @@ def test_listen_fds_come_before_preserved_ones(runtime: Runtime, make_bundle: Ma
 
     bundle = make_bundle("cat <&3; cat <&4; echo $LISTEN_FDS")
     argv = runtime.argv("run", "--preserve-fds", "1", "-b", bundle.path, runtime.new_id())
-    done = subprocess.run(["sh", "-c", 'LISTEN_PID=$$; export LISTEN_PID; exec "$@"', "sh", *argv], text=True, check=False,
-                          capture_output=True, env={**os.environ, "LISTEN_FDS": "1"}, close_fds=False, preexec_fn=before)
+    done = subprocess.run(
+        ["sh", "-c", 'LISTEN_PID=$$; export LISTEN_PID; exec "$@"', "sh", *argv],
+        text=True,
+        check=False,
+        capture_output=True,
+        env={**os.environ, "LISTEN_FDS": "1"},
+        close_fds=False,
+        preexec_fn=before,
+    )
     assert (done.returncode, done.stdout) == (0, "ab1\n"), done
 
 
@@ -272,7 +375,9 @@ def test_notify_socket_of_run(runtime: Runtime, make_bundle: MakeBundle, tmp_pat
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as host:
         host.bind(str(path))
         host.settimeout(10)
-        bundle = make_bundle("echo $NOTIFY_SOCKET; test -S $NOTIFY_SOCKET && grep ' /run/notify ' /proc/self/mountinfo; sleep 60")
+        bundle = make_bundle(
+            "echo $NOTIFY_SOCKET; test -S $NOTIFY_SOCKET && grep ' /run/notify ' /proc/self/mountinfo; sleep 60"
+        )
         with runtime.container(bundle, start=False, env={**os.environ, "NOTIFY_SOCKET": str(path)}) as container:
             call = runtime.popen("start", container.id, env={**os.environ, "NOTIFY_SOCKET": str(path)})
             container.wait_output("/run/notify")
@@ -316,6 +421,15 @@ def test_affinity_of_the_caller_does_not_leak(runtime: Runtime, make_bundle: Mak
 
 def test_process_null_members(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """Go writes null for empty members: they count as absent."""
-    bundle = make_bundle("echo ok", {"process.capabilities": None, "process.rlimits": None, "hooks": None,
-                                     "annotations": None, "linux.resources": None, "process.user": DELETE})  # fmt: skip
+    bundle = make_bundle(
+        "echo ok",
+        {
+            "process.capabilities": None,
+            "process.rlimits": None,
+            "hooks": None,
+            "annotations": None,
+            "linux.resources": None,
+            "process.user": DELETE,
+        },
+    )
     assert runtime.look(bundle) == "ok"

@@ -1,4 +1,4 @@
-"""`pyruntime run`: from a bundle to its program's exit code, with stdio, signals, files and errors (contract 1.4, 1.5)."""
+"""`pyruntime run`: from a bundle to its program's exit code; stdio, signals, files, errors (contract 1.4, 1.5)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import signal
 import stat
 import subprocess
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +16,7 @@ from tests.system.runtime import finish, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.system.runtime import Runtime
 
@@ -59,11 +59,15 @@ def test_run_config_name(runtime: Runtime, make_bundle: MakeBundle, flag: str) -
     assert runtime.look(bundle, flag, "other.json") == "other"
 
 
-@pytest.mark.parametrize(("script", "code"), [
-    ("exit 0", 0),
-    ("exit 7", 7),
-    ("exit 255", 255),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ("exit 0", 0),
+        ("exit 7", 7),
+        ("exit 255", 255),
+    ],
+    ids=str,
+)
 def test_exit_code(runtime: Runtime, make_bundle: MakeBundle, script: str, code: int) -> None:
     """The program's own code comes back, and nothing is said."""
     result = runtime.run(make_bundle(script))
@@ -204,8 +208,9 @@ PROGRAMS: list[tuple[list[str], dict[str, Any], str]] = [
 
 @pytest.mark.parametrize("verb", ["create", "run"])
 @pytest.mark.parametrize(("args", "file", "text"), PROGRAMS, ids=lambda value: str(value)[:20])
-def test_program_cannot_run(runtime: Runtime, make_bundle: MakeBundle, verb: str, args: list[str],
-                            file: dict[str, Any], text: str) -> None:  # fmt: skip
+def test_program_cannot_run(
+    runtime: Runtime, make_bundle: MakeBundle, verb: str, args: list[str], file: dict[str, Any], text: str
+) -> None:
     """Seen by create; line 1 in the peers' words, below it the field."""
     bundle = make_bundle(args)
     if file:
@@ -269,16 +274,20 @@ def test_cwd_is_made(runtime: Runtime, make_bundle: MakeBundle) -> None:
     assert runtime.look(bundle) == "/new/folder\n755:0"
 
 
-@pytest.mark.parametrize(("changes", "text"), [
-    ({"process.cwd": "/bin/busybox"}, "not a directory"),
-    ({"process.cwd": ""}, "Cwd property must not be empty"),
-    ({"process.cwd": "rel"}, "Cwd must be an absolute path"),
-    ({"process.args": []}, "args must not be empty"),
-    ({"process": DELETE}, "process property must not be empty"),
-    ({"root": DELETE}, "root must be specified"),
-    ({"root.path": "missing"}, "invalid rootfs: "),
-    ({"process.terminal": True}, "open /dev/tty: no such device or address"),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"process.cwd": "/bin/busybox"}, "not a directory"),
+        ({"process.cwd": ""}, "Cwd property must not be empty"),
+        ({"process.cwd": "rel"}, "Cwd must be an absolute path"),
+        ({"process.args": []}, "args must not be empty"),
+        ({"process": DELETE}, "process property must not be empty"),
+        ({"root": DELETE}, "root must be specified"),
+        ({"root.path": "missing"}, "invalid rootfs: "),
+        ({"process.terminal": True}, "open /dev/tty: no such device or address"),
+    ],
+    ids=str,
+)
 def test_config_is_refused(runtime: Runtime, make_bundle: MakeBundle, changes: dict[str, Any], text: str) -> None:
     """One clear line, exit 1, nothing left."""
     bundle = make_bundle("true")
@@ -294,10 +303,13 @@ def test_terminal_rules(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Pat
     needs = "cannot allocate tty if runc will detach without setting console socket"
     spare = "cannot use console socket if runc will not detach or allocate tty"
     terminal, plain = make_bundle("true", {"process.terminal": True}), make_bundle("true")
-    for bundle, flags, text in ((terminal, ("run", "-d"), needs), (terminal, ("create",), needs),
-                                (plain, ("create", "--console-socket", tmp_path / "s"), spare),
-                                (plain, ("run", "--console-socket", tmp_path / "s"), spare),
-                                (terminal, ("run", "--console-socket", tmp_path / "s"), spare)):  # fmt: skip
+    for bundle, flags, text in (
+        (terminal, ("run", "-d"), needs),
+        (terminal, ("create",), needs),
+        (plain, ("create", "--console-socket", tmp_path / "s"), spare),
+        (plain, ("run", "--console-socket", tmp_path / "s"), spare),
+        (terminal, ("run", "--console-socket", tmp_path / "s"), spare),
+    ):
         result = runtime(*flags, "-b", bundle.path, runtime.new_id())
         assert (result.code, text in result.message) == (1, True), (flags, result)
 
@@ -307,8 +319,11 @@ def test_bundle_is_not_changed(runtime: Runtime, make_bundle: MakeBundle) -> Non
     bundle = make_bundle("touch /new || echo refused", {"root.readonly": True})
 
     def look() -> list[tuple[str, int, int]]:
-        return sorted((str(path), path.lstat().st_mtime_ns, path.lstat().st_size) for path in bundle.path.rglob("*")
-                      if not stat.S_ISLNK(path.lstat().st_mode))  # fmt: skip
+        return sorted(
+            (str(path), path.lstat().st_mtime_ns, path.lstat().st_size)
+            for path in bundle.path.rglob("*")
+            if not stat.S_ISLNK(path.lstat().st_mode)
+        )
 
     before = look()
     assert runtime.look(bundle) == "refused"

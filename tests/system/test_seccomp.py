@@ -1,4 +1,4 @@
-"""seccomp from inside: actions, operators, architectures, flags, the ENOSYS rule, both loading points, exec, NOTIFY (contract 4.9)."""
+"""seccomp from inside: actions, operators, ENOSYS, both loading points, exec, NOTIFY (contract 4.9)."""
 
 from __future__ import annotations
 
@@ -14,26 +14,35 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.system.bundle import Bundle
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.system.bundle import Bundle
     from tests.system.runtime import Runtime
 
     MakeBundle = Callable[..., Bundle]
 
-pytestmark = [pytest.mark.system, pytest.mark.skipif(platform.machine() != "x86_64", reason="the rows use x86-64's calls")]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(platform.machine() != "x86_64", reason="the rows use x86-64's calls"),
+]
 
 ALLOW, ERRNO, KILL, KILL_PROCESS, TRAP, LOG, NOTIFY, TRACE = (
-    f"SCMP_ACT_{name}" for name in ("ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "TRAP", "LOG", "NOTIFY", "TRACE"))  # fmt: skip
+    f"SCMP_ACT_{name}" for name in ("ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "TRAP", "LOG", "NOTIFY", "TRACE")
+)
 MKDIR = ("mkdir", "mkdirat")
 TRY = "mkdir /tmp/made 2>&1 | sed 's/.*: //'; test -d /tmp/made && echo made; true"
 
 
-def profile(action: str = ERRNO, *, default: str = ALLOW, names: tuple[str, ...] = MKDIR, **more: Any) -> dict[str, Any]:
+def profile(
+    action: str = ERRNO, *, default: str = ALLOW, names: tuple[str, ...] = MKDIR, **more: Any
+) -> dict[str, Any]:
     """A profile of one rule."""
-    rule = {"names": list(names), "action": action, **{key: more.pop(key) for key in ("errnoRet", "args") if key in more}}
+    rule = {
+        "names": list(names),
+        "action": action,
+        **{key: more.pop(key) for key in ("errnoRet", "args") if key in more},
+    }
     return {"linux.seccomp": {"defaultAction": default, "syscalls": [rule], **more}}
 
 
@@ -50,26 +59,50 @@ ROWS: list[tuple[str, dict[str, Any], str, str]] = [
     ("trace without a tracer", profile(TRACE), TRY, "Function not implemented"),
     ("mode", {}, "grep Seccomp: /proc/self/status", "Seccomp:\t0"),
     ("filtered", profile(), "grep Seccomp: /proc/self/status", "Seccomp:\t2"),
-    ("no action and no rules is none", {"linux.seccomp": {"defaultAction": "", "syscalls": []}}, "grep Seccomp: /proc/self/status", "Seccomp:\t0"),
+    (
+        "no action and no rules is none",
+        {"linux.seccomp": {"defaultAction": "", "syscalls": []}},
+        "grep Seccomp: /proc/self/status",
+        "Seccomp:\t0",
+    ),
     ("does not set no_new_privs", profile(), "grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t0"),
-    ("argument: equal", profile(names=("kill",), args=[{"index": 1, "value": 10, "op": "SCMP_CMP_EQ"}]),
-     "trap 'echo got' USR2; kill -USR1 $$ 2>&1 | sed 's/.*: //'; kill -USR2 $$", "Operation not permitted\ngot"),
-    ("argument: masked", profile(names=("kill",), args=[{"index": 1, "value": 2, "valueTwo": 2, "op": "SCMP_CMP_MASKED_EQ"}]),
-     "kill -10 $$ 2>&1 | sed 's/.*: //'; kill -0 $$ && echo 0", "Operation not permitted\n0"),
-    ("two conditions on one index: either", profile(names=("kill",), args=[
-        {"index": 1, "value": 10, "op": "SCMP_CMP_EQ"}, {"index": 1, "value": 12, "op": "SCMP_CMP_EQ"}]),
-     "kill -10 $$ 2>&1 | sed 's/.*: //'; kill -12 $$ 2>&1 | sed 's/.*: //'", "Operation not permitted\nOperation not permitted"),
-    ("flags", profile(flags=["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"]), TRY,
-     "Operation not permitted"),
+    (
+        "argument: equal",
+        profile(names=("kill",), args=[{"index": 1, "value": 10, "op": "SCMP_CMP_EQ"}]),
+        "trap 'echo got' USR2; kill -USR1 $$ 2>&1 | sed 's/.*: //'; kill -USR2 $$",
+        "Operation not permitted\ngot",
+    ),
+    (
+        "argument: masked",
+        profile(names=("kill",), args=[{"index": 1, "value": 2, "valueTwo": 2, "op": "SCMP_CMP_MASKED_EQ"}]),
+        "kill -10 $$ 2>&1 | sed 's/.*: //'; kill -0 $$ && echo 0",
+        "Operation not permitted\n0",
+    ),
+    (
+        "two conditions on one index: either",
+        profile(
+            names=("kill",),
+            args=[{"index": 1, "value": 10, "op": "SCMP_CMP_EQ"}, {"index": 1, "value": 12, "op": "SCMP_CMP_EQ"}],
+        ),
+        "kill -10 $$ 2>&1 | sed 's/.*: //'; kill -12 $$ 2>&1 | sed 's/.*: //'",
+        "Operation not permitted\nOperation not permitted",
+    ),
+    (
+        "flags",
+        profile(flags=["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"]),
+        TRY,
+        "Operation not permitted",
+    ),
     ("architectures", profile(architectures=["SCMP_ARCH_X86", "SCMP_ARCH_X32"]), TRY, "Operation not permitted"),
     ("listenerPath without NOTIFY", profile(listenerPath="/nowhere"), TRY, "Operation not permitted"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before the capabilities go", "no_new_privs"])
 @pytest.mark.parametrize(("changes", "script", "expected"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_from_inside(runtime: Runtime, make_bundle: MakeBundle, changes: dict[str, Any], script: str, expected: str,
-                     late: bool) -> None:  # fmt: skip
+def test_from_inside(
+    runtime: Runtime, make_bundle: MakeBundle, changes: dict[str, Any], script: str, expected: str, *, late: bool
+) -> None:
     """Loaded last or right before the capabilities go: the program sees the same (S31)."""
     if late and "NoNewPrivs" in script:
         pytest.skip("the other loading point alone")
@@ -85,14 +118,18 @@ def test_default_action_errno(runtime: Runtime, make_bundle: MakeBundle) -> None
     from benchmarks.docker_defaults import seccomp
 
     rules = seccomp(platform.machine())
-    bundle = make_bundle("keyctl 2>/dev/null; mount -t tmpfs x /tmp 2>&1 | sed 's/.*: //'; echo fine", {"linux.seccomp": rules})
+    bundle = make_bundle(
+        "keyctl 2>/dev/null; mount -t tmpfs x /tmp 2>&1 | sed 's/.*: //'; echo fine", {"linux.seccomp": rules}
+    )
     assert runtime.look(bundle).splitlines()[-1] == "fine"
 
 
 def helper(tmp_path: Path, source: str) -> Path | None:
     """A static program that makes raw system calls, None without a compiler."""
     (tmp_path / "probe.c").write_text(source)
-    made = subprocess.run(["cc", "-static", "-O1", "-o", tmp_path / "probe", tmp_path / "probe.c"], capture_output=True, check=False)
+    made = subprocess.run(
+        ["cc", "-static", "-O1", "-o", tmp_path / "probe", tmp_path / "probe.c"], capture_output=True, check=False
+    )
     return tmp_path / "probe" if made.returncode == 0 else None
 
 
@@ -103,13 +140,39 @@ PROBE = """
 #include <unistd.h>
 #include <sys/syscall.h>
 int main(int argc, char **argv) {
-    for (int i = 1; i < argc; i++) { errno = 0; long r = syscall(atol(argv[i]), -1, 0, 0, 0, 0); printf("%ld:%d ", r < 0 ? -1 : r, errno); }
+    for (int i = 1; i < argc; i++) {
+        errno = 0;
+        long r = syscall(atol(argv[i]), -1, 0, 0, 0, 0);
+        printf("%ld:%d ", r < 0 ? -1 : r, errno);
+    }
     printf("\\n"); return 0;
 }
 """
-CALLS = ["read", "write", "exit_group", "execve", "brk", "mmap", "munmap", "mprotect", "arch_prctl", "set_tid_address",
-         "set_robust_list", "rseq", "prlimit64", "readlink", "getrandom", "newfstatat", "fstat", "ioctl", "close", "close_range",
-         "readlinkat", "uname", "access"]  # fmt: skip
+CALLS = [
+    "read",
+    "write",
+    "exit_group",
+    "execve",
+    "brk",
+    "mmap",
+    "munmap",
+    "mprotect",
+    "arch_prctl",
+    "set_tid_address",
+    "set_robust_list",
+    "rseq",
+    "prlimit64",
+    "readlink",
+    "getrandom",
+    "newfstatat",
+    "fstat",
+    "ioctl",
+    "close",
+    "close_range",
+    "readlinkat",
+    "uname",
+    "access",
+]
 
 
 def test_newer_calls_are_enosys(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> None:
@@ -119,8 +182,13 @@ def test_newer_calls_are_enosys(runtime: Runtime, make_bundle: MakeBundle, tmp_p
         pytest.skip("needs a C compiler")
     enosys, eperm = 38, 1
     newest, older, newer = 436, 135, 462  # close_range, personality, mseal
-    bundle = make_bundle(["/probe", str(older), str(newer), "100000"], {
-        "process.noNewPrivileges": True, "linux.seccomp": {"defaultAction": ERRNO, "syscalls": [{"names": CALLS, "action": ALLOW}]}})
+    bundle = make_bundle(
+        ["/probe", str(older), str(newer), "100000"],
+        {
+            "process.noNewPrivileges": True,
+            "linux.seccomp": {"defaultAction": ERRNO, "syscalls": [{"names": CALLS, "action": ALLOW}]},
+        },
+    )
     bundle.file("probe", probe.read_bytes(), 0o755)
     assert newest < newer
     assert runtime.look(bundle).split() == [f"-1:{eperm}", f"-1:{enosys}", f"-1:{enosys}"]
@@ -128,9 +196,20 @@ def test_newer_calls_are_enosys(runtime: Runtime, make_bundle: MakeBundle, tmp_p
 
 def test_other_abis_are_refused(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> None:
     """S29: x32 and 32-bit entry cannot get around a rule."""
-    source = PROBE.replace("int main", """
-static long int80(long n) { long r; __asm__ volatile("int $0x80" : "=a"(r) : "a"(n), "b"(0), "c"(0), "d"(0) : "memory", "r8", "r9", "r10", "r11"); return r; }
-int main""").replace("int i = 1; i < argc", "int i = 1; i < argc - 1").replace('printf("\\n");', 'printf("%ld\\n", int80(atol(argv[argc - 1])));')
+    source = (
+        PROBE.replace(
+            "int main",
+            """
+static long int80(long n) {
+    long r;
+    __asm__ volatile("int $0x80" : "=a"(r) : "a"(n), "b"(0), "c"(0), "d"(0) : "memory", "r8", "r9", "r10", "r11");
+    return r;
+}
+int main""",
+        )
+        .replace("int i = 1; i < argc", "int i = 1; i < argc - 1")
+        .replace('printf("\\n");', 'printf("%ld\\n", int80(atol(argv[argc - 1])));')
+    )
     probe = helper(tmp_path, source)
     if probe is None:
         pytest.skip("needs a C compiler")
@@ -142,18 +221,38 @@ int main""").replace("int i = 1; i < argc", "int i = 1; i < argc - 1").replace('
 
 
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
-    ("unknown action", profile("SCMP_ACT_FOO"), "string SCMP_ACT_FOO is not a valid action for seccomp", "/linux/seccomp/syscalls/0/action"),
-    ("unknown default", profile(default="SCMP_ACT_FOO"), "string SCMP_ACT_FOO is not a valid action for seccomp", "/linux/seccomp/defaultAction"),
+    (
+        "unknown action",
+        profile("SCMP_ACT_FOO"),
+        "string SCMP_ACT_FOO is not a valid action for seccomp",
+        "/linux/seccomp/syscalls/0/action",
+    ),
+    (
+        "unknown default",
+        profile(default="SCMP_ACT_FOO"),
+        "string SCMP_ACT_FOO is not a valid action for seccomp",
+        "/linux/seccomp/defaultAction",
+    ),
     ("unknown architecture", profile(architectures=["SCMP_ARCH_FOO"]), "", "/linux/seccomp/architectures/0"),
-    ("unknown operator", profile(args=[{"index": 0, "value": 1, "op": "SCMP_CMP_FOO"}]), "", "/linux/seccomp/syscalls/0/args/0/op"),
+    (
+        "unknown operator",
+        profile(args=[{"index": 0, "value": 1, "op": "SCMP_CMP_FOO"}]),
+        "",
+        "/linux/seccomp/syscalls/0/args/0/op",
+    ),
     ("unknown flag", profile(flags=["SECCOMP_FILTER_FLAG_FOO"]), "", "/linux/seccomp/flags/0"),
-    ("index", profile(args=[{"index": 6, "value": 1, "op": "SCMP_CMP_EQ"}]), "", "/linux/seccomp/syscalls/0/args/0/index"),
+    (
+        "index",
+        profile(args=[{"index": 6, "value": 1, "op": "SCMP_CMP_EQ"}]),
+        "",
+        "/linux/seccomp/syscalls/0/args/0/index",
+    ),
     ("errno with allow", profile(ALLOW, errnoRet=1), "", "/linux/seccomp/syscalls/0/errnoRet"),
     ("notify as default", profile(default=NOTIFY, listenerPath="/x"), "", "/linux/seccomp/defaultAction"),
     ("notify for write", profile(NOTIFY, names=("write",), listenerPath="/x"), "", "/linux/seccomp/syscalls/0"),
     ("notify without a path", profile(NOTIFY), "", "/linux/seccomp"),
     ("metadata without a path", profile(listenerMetadata="x"), "", "/linux/seccomp/listenerMetadata"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("changes", "text", "field"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
@@ -249,7 +348,7 @@ class Answerer(threading.Thread):
 
 
 def test_notify(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> None:
-    """One connection, one JSON, one descriptor; exec tells the running state and its own pid (contract 4.9, 8 row 18)."""
+    """One connection, one JSON, one descriptor; exec tells the running state and its own pid (contract 4.9)."""
     agent = Answerer(tmp_path / "agent")
     agent.start()
     changes = profile(NOTIFY, listenerPath=str(tmp_path / "agent"), listenerMetadata="meta")
@@ -260,7 +359,13 @@ def test_notify(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> No
             pid = container.pid
             assert container.look(TRY) == "Invalid cross-device link"
         first, second = agent.states
-        assert (first["ociVersion"], first["fds"], first["metadata"], first["count"], first["rest"]) == ("1.3.0", ["seccompFd"], "meta", 1, b"")
+        assert (first["ociVersion"], first["fds"], first["metadata"], first["count"], first["rest"]) == (
+            "1.3.0",
+            ["seccompFd"],
+            "meta",
+            1,
+            b"",
+        )
         assert (first["pid"], first["state"]["status"], first["state"]["id"]) == (pid, "creating", container.id)
         assert (second["state"]["status"], second["state"]["pid"]) == ("running", pid)
         assert second["pid"] not in (pid, 0)

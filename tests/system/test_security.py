@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.system
 
-FULL_MASKS = {"linux.maskedPaths": ["/proc/acpi", "/proc/keys", "/proc/timer_list", "/proc/scsi", "/sys/firmware"],
-              "linux.readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys"]}  # fmt: skip
+FULL_MASKS = {
+    "linux.maskedPaths": ["/proc/acpi", "/proc/keys", "/proc/timer_list", "/proc/scsi", "/sys/firmware"],
+    "linux.readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys"],
+}
 RACE_S = float(os.environ.get("PYRUNTIME_RACE_SECONDS", "3"))
 
 
@@ -37,7 +39,9 @@ def digest(folder: Path) -> str:
     found = hashlib.sha256()
     for path in sorted([folder, *folder.rglob("*")]):
         there = path.lstat()
-        found.update(f"{path}{there.st_mode}{there.st_uid}:{there.st_gid}{there.st_size}{there.st_mtime_ns}{there.st_nlink}".encode())
+        found.update(
+            f"{path}{there.st_mode}{there.st_uid}:{there.st_gid}{there.st_size}{there.st_mtime_ns}{there.st_nlink}".encode()
+        )
         if stat.S_ISLNK(there.st_mode):
             found.update(os.readlink(path).encode())
         elif stat.S_ISREG(there.st_mode):
@@ -60,7 +64,7 @@ def outside(tmp_path: Path) -> Iterator[Path]:
     assert str(folder) not in Path("/proc/self/mountinfo").read_text().replace(mounts, "")
 
 
-# --- links in the image (S1, S18, S20, S22-S24) -----------------------------------------------------------------------
+# --- links in the image (S1, S18, S20, S22-S24) ---------------------------------------------------------------------
 LINKS: list[tuple[str, str, str, list[dict[str, Any]], dict[str, Any]]] = [
     ("/dev, no mount on it", "/dev", "{out}", [MOUNTS[0]], {}),
     ("/dev, relative up", "/dev", "../../../../../../../../../..{out}", [MOUNTS[0]], {}),
@@ -68,24 +72,69 @@ LINKS: list[tuple[str, str, str, list[dict[str, Any]], dict[str, Any]]] = [
     ("/dev/null", "/dev/null", "{out}/null", [MOUNTS[0]], {}),
     ("/dev/ptmx", "/dev/ptmx", "{out}/ptmx", [MOUNTS[0]], {}),
     ("/dev/fd", "/dev/fd", "{out}", [MOUNTS[0]], {}),
-    ("a listed device", "/dev/mine", "{out}/null", [MOUNTS[0]], {"linux.devices": [{"path": "/dev/mine", "type": "c", "major": 1, "minor": 3}]}),
-    ("parent of a device", "/srv", "{out}", MOUNTS, {"linux.devices": [{"path": "/srv/null", "type": "c", "major": 1, "minor": 3}]}),
+    (
+        "a listed device",
+        "/dev/mine",
+        "{out}/null",
+        [MOUNTS[0]],
+        {"linux.devices": [{"path": "/dev/mine", "type": "c", "major": 1, "minor": 3}]},
+    ),
+    (
+        "parent of a device",
+        "/srv",
+        "{out}",
+        MOUNTS,
+        {"linux.devices": [{"path": "/srv/null", "type": "c", "major": 1, "minor": 3}]},
+    ),
     ("/sys", "/sys", "{out}", [*MOUNTS, {"destination": "/sys", "type": "sysfs", "source": "sysfs"}], {}),
     ("a tmpfs target", "/mnt", "{out}", [*MOUNTS, {"destination": "/mnt", "type": "tmpfs", "source": "tmpfs"}], {}),
-    ("below a target", "/mnt", "{out}", [*MOUNTS, {"destination": "/mnt/new/deep", "type": "tmpfs", "source": "tmpfs"}], {}),
-    ("a bind target", "/mnt", "{out}/file", [*MOUNTS, {"destination": "/mnt", "source": "/etc/hostname", "options": ["bind"]}], {}),
-    ("a bind target that dangles", "/mnt", "{out}/new", [*MOUNTS, {"destination": "/mnt", "source": "/etc/hostname", "options": ["bind"]}], {}),
+    (
+        "below a target",
+        "/mnt",
+        "{out}",
+        [*MOUNTS, {"destination": "/mnt/new/deep", "type": "tmpfs", "source": "tmpfs"}],
+        {},
+    ),
+    (
+        "a bind target",
+        "/mnt",
+        "{out}/file",
+        [*MOUNTS, {"destination": "/mnt", "source": "/etc/hostname", "options": ["bind"]}],
+        {},
+    ),
+    (
+        "a bind target that dangles",
+        "/mnt",
+        "{out}/new",
+        [*MOUNTS, {"destination": "/mnt", "source": "/etc/hostname", "options": ["bind"]}],
+        {},
+    ),
     ("a masked path", "/mnt", "{out}", MOUNTS, {"linux.maskedPaths": ["/mnt", "/mnt/file"]}),
     ("a read-only path", "/mnt", "{out}", MOUNTS, {"linux.readonlyPaths": ["/mnt"]}),
     ("the cwd", "/work", "{out}", MOUNTS, {"process.cwd": "/work/new"}),
     ("/etc/passwd", "/etc/passwd", "{out}/file", MOUNTS, {}),
-    ("a magic link", "/mnt", "/proc/self/root{out}", [*MOUNTS, {"destination": "/mnt/x", "type": "tmpfs", "source": "t"}], {}),
-]  # fmt: skip
+    (
+        "a magic link",
+        "/mnt",
+        "/proc/self/root{out}",
+        [*MOUNTS, {"destination": "/mnt/x", "type": "tmpfs", "source": "t"}],
+        {},
+    ),
+]
 
 
-@pytest.mark.parametrize(("name", "target", "mounts", "changes"), [row[1:] for row in LINKS], ids=[row[0] for row in LINKS])
-def test_links_of_the_image_stay_inside(runtime: Runtime, make_bundle: MakeBundle, outside: Path, name: str, target: str,
-                                        mounts: list[dict[str, Any]], changes: dict[str, Any]) -> None:  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "target", "mounts", "changes"), [row[1:] for row in LINKS], ids=[row[0] for row in LINKS]
+)
+def test_links_of_the_image_stay_inside(
+    runtime: Runtime,
+    make_bundle: MakeBundle,
+    outside: Path,
+    name: str,
+    target: str,
+    mounts: list[dict[str, Any]],
+    changes: dict[str, Any],
+) -> None:
     """Refused, or resolved inside the root; the folder outside keeps its bytes (the fixture looks)."""
     bundle = make_bundle("true", {"mounts": mounts, **changes})
     bundle.replace(name, target.format(out=outside))
@@ -119,7 +168,7 @@ def test_rootfs_that_is_a_link(runtime: Runtime, make_bundle: MakeBundle) -> Non
 
 def test_passwd_that_blocks(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """S27, R15: a FIFO or a device as /etc/passwd is not read; HOME is /."""
-    for make in (lambda path: os.mkfifo(path), lambda path: os.mknod(path, stat.S_IFCHR | 0o644, os.makedev(1, 5))):
+    for make in (os.mkfifo, lambda path: os.mknod(path, stat.S_IFCHR | 0o644, os.makedev(1, 5))):
         bundle = make_bundle("echo $HOME", {"process.user.uid": 1000})
         (bundle.rootfs / "etc/passwd").unlink()
         make(bundle.rootfs / "etc/passwd")
@@ -142,7 +191,7 @@ def test_passwd_with_nonsense(runtime: Runtime, make_bundle: MakeBundle, home: s
     assert runtime.look(bundle).splitlines()[0] == "0"
 
 
-# --- what a container sees of us (S3, S4, S10-S15) --------------------------------------------------------------------
+# --- what a container sees of us (S3, S4, S10-S15) ------------------------------------------------------------------
 def test_init_runs_from_a_sealed_copy(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """S10, S11: before start, /proc/PID/exe is a memfd that nobody can write, grow, shrink or unseal."""
     import fcntl
@@ -155,7 +204,9 @@ def test_init_runs_from_a_sealed_copy(runtime: Runtime, make_bundle: MakeBundle)
         os.close(fd)
         assert seals == fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
         maps = Path(f"/proc/{container.pid}/maps").read_text()
-        files = {line.split()[5] for line in maps.splitlines() if len(line.split()) > 5 and line.split()[5].startswith("/")}
+        files = {
+            line.split()[5] for line in maps.splitlines() if len(line.split()) > 5 and line.split()[5].startswith("/")
+        }
         assert all(name.startswith("/memfd:") for name in files), files
         with pytest.raises(OSError, match=r"Text file busy|Operation not permitted"):
             os.close(os.open(exe, os.O_WRONLY))
@@ -185,20 +236,29 @@ def test_created_init_cannot_be_peeked_at(runtime: Runtime, make_bundle: MakeBun
         changes = {"linux.namespaces": namespaces(pid=f"/proc/{first.pid}/ns/pid")}
         with runtime.container(make_bundle("true", changes), start=False) as second:
             inner = Path(f"/proc/{second.pid}/status").read_text().split("NSpid:")[1].split("\n")[0].split()[-1]
-            seen = first.exec("sh", "-c", f"ls -l /proc/{inner}/fd /proc/{inner}/exe /proc/{inner}/root; head -c1 /proc/{inner}/mem",
-                              flags=("--user", "1000"))  # fmt: skip
+            seen = first.exec(
+                "sh",
+                "-c",
+                f"ls -l /proc/{inner}/fd /proc/{inner}/exe /proc/{inner}/root; head -c1 /proc/{inner}/mem",
+                flags=("--user", "1000"),
+            )
             assert "->" not in seen.out, seen
 
 
 def test_exec_cannot_be_caught_on_its_way(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """CVE-2016-9962, CVE-2019-5736: what a hostile init can open of entering processes is never a file of the host."""
-    watch = "cd /proc; while :; do for p in [0-9]*; do [ $p = 1 ] || { readlink $p/exe; ls -l $p/fd; } 2>/dev/null >>/seen; done; done"
+    watch = (
+        "cd /proc; while :; do for p in [0-9]*; do [ $p = 1 ] || { readlink $p/exe; ls -l $p/fd; } "
+        "2>/dev/null >>/seen; done; done"
+    )
     with runtime.container(make_bundle(watch)) as container:
         for _ in range(20):
             assert container.exec("true").code == 0
         seen = (container.bundle.rootfs / "seen").read_text()
     named = {line.split("-> ")[-1] for line in seen.splitlines() if "/" in line}
-    foreign = {name for name in named if any(word in name for word in ("python", "pyruntime", "/usr", "/work", "/tmp/pytest"))}
+    foreign = {
+        name for name in named if any(word in name for word in ("python", "pyruntime", "/usr", "/work", "/tmp/pytest"))
+    }
     assert not foreign, foreign
 
 
@@ -215,12 +275,17 @@ def test_python_of_the_caller_is_isolated(runtime: Runtime, make_bundle: MakeBun
     """Section 4: PYTHON* variables and the working directory are not where our modules come from."""
     for name in ("posix.py", "pyruntime.py", "sitecustomize.py", "_json.py", "encodings.py"):
         (tmp_path / name).write_text("raise SystemExit(77)\n")
-    env = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONHOME": str(tmp_path), "PYTHONSTARTUP": str(tmp_path / "posix.py"),
-           "PYTHONINSPECT": "1"}  # fmt: skip
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(tmp_path),
+        "PYTHONHOME": str(tmp_path),
+        "PYTHONSTARTUP": str(tmp_path / "posix.py"),
+        "PYTHONINSPECT": "1",
+    }
     assert runtime.look(make_bundle("echo fine"), cwd=tmp_path, env=env) == "fine"
 
 
-# --- masks (S16, S17) -------------------------------------------------------------------------------------------------
+# --- masks (S16, S17) -----------------------------------------------------------------------------------------------
 def test_masks(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """Files read as empty, folders are empty and read-only, missing ones are skipped; exec sees the same."""
     changes = {"linux.maskedPaths": ["/etc/passwd", "/secret", "/secret", "/not/there", "/etc/passwd/x", "/link"]}
@@ -228,7 +293,10 @@ def test_masks(runtime: Runtime, make_bundle: MakeBundle) -> None:
     bundle.file("secret/inside", "x")
     bundle.file("behind", "x")
     os.symlink("behind", bundle.rootfs / "link")
-    look = "wc -c </etc/passwd; ls /secret | wc -l; touch /secret/x 2>&1 | grep -c Read-only; stat -c %t:%T /etc/passwd; wc -c </behind"
+    look = (
+        "wc -c </etc/passwd; ls /secret | wc -l; touch /secret/x 2>&1 | grep -c Read-only; "
+        "stat -c %t:%T /etc/passwd; wc -c </behind"
+    )
     with runtime.container(bundle) as container:
         assert container.look(look) == "0\n0\n1\n1:3\n0"
         assert container.exec("umount", "/secret").code == 0  # root with everything may: capabilities are the config's
@@ -237,8 +305,13 @@ def test_masks(runtime: Runtime, make_bundle: MakeBundle) -> None:
 
 def test_mask_is_not_the_images_null(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """CVE-2025-31133: a file called /dev/null in the image is no mask."""
-    bundle = make_bundle("stat -c %t:%T /etc/group", {"mounts": [MOUNTS[0], {"destination": "/dev", "source": "dev", "options": ["bind"]}],
-                                                      "linux.maskedPaths": ["/etc/group"]})  # fmt: skip
+    bundle = make_bundle(
+        "stat -c %t:%T /etc/group",
+        {
+            "mounts": [MOUNTS[0], {"destination": "/dev", "source": "dev", "options": ["bind"]}],
+            "linux.maskedPaths": ["/etc/group"],
+        },
+    )
     (bundle.path / "dev").mkdir()
     (bundle.path / "dev/null").write_text("evil")
     result = runtime.run(bundle)
@@ -248,15 +321,22 @@ def test_mask_is_not_the_images_null(runtime: Runtime, make_bundle: MakeBundle) 
 
 def test_readonly_paths(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """With what is mounted below, keeping nosuid and friends."""
-    mounts = [{"destination": "/a", "type": "tmpfs", "source": "a", "options": ["nosuid", "noexec"]},
-              {"destination": "/a/b", "type": "tmpfs", "source": "b", "options": ["nodev"]}]  # fmt: skip
-    bundle = make_bundle("for d in /a /a/b; do touch $d/x 2>&1 | grep -c Read-only; done; grep ' /a ' /proc/self/mountinfo | tail -1 | cut -d' ' -f6",
-                         {"linux.readonlyPaths": ["/a", "/missing"]}).add_mounts(*mounts)  # fmt: skip
+    mounts = [
+        {"destination": "/a", "type": "tmpfs", "source": "a", "options": ["nosuid", "noexec"]},
+        {"destination": "/a/b", "type": "tmpfs", "source": "b", "options": ["nodev"]},
+    ]
+    bundle = make_bundle(
+        "for d in /a /a/b; do touch $d/x 2>&1 | grep -c Read-only; done; "
+        "grep ' /a ' /proc/self/mountinfo | tail -1 | cut -d' ' -f6",
+        {"linux.readonlyPaths": ["/a", "/missing"]},
+    ).add_mounts(*mounts)
     assert runtime.look(bundle) == "1\n1\nro,nosuid,noexec,relatime"
 
 
-# --- ids (S27, S28) ---------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("user", ["-1", "4294967296", "4294967295", "1x", " 1", "1:", ":1", "1:x", "0x10", "root", "1:2:3", "+1", "١"])
+# --- ids (S27, S28) -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "user", ["-1", "4294967296", "4294967295", "1x", " 1", "1:", ":1", "1:x", "0x10", "root", "1:2:3", "+1", "\u0661"]
+)
 def test_user_of_exec(runtime: Runtime, make_bundle: MakeBundle, user: str) -> None:
     """Anything but complete decimal numbers is an error, never root."""
     with runtime.container(make_bundle("sleep 60")) as container:
@@ -264,19 +344,23 @@ def test_user_of_exec(runtime: Runtime, make_bundle: MakeBundle, user: str) -> N
         assert (result.code, result.out) == (255, ""), result
 
 
-# --- mount target races (S24) -----------------------------------------------------------------------------------------
+# --- mount target races (S24) ---------------------------------------------------------------------------------------
 def test_mount_race(runtime: Runtime, make_bundle: MakeBundle, outside: Path, tmp_path: Path) -> None:
     """Another process swaps a folder of a shared volume for a link at full speed: nothing leaves the rootfs."""
     volume = tmp_path / "volume"
     (volume / "a").mkdir(parents=True)
     (volume / "b").symlink_to(outside)
     stop = threading.Event()
-    swap = subprocess.Popen(["sh", "-c", "while :; do mv -T a c; mv -T b a; mv -T a b; mv -T c a; done"], cwd=volume,
-                            stderr=subprocess.DEVNULL)  # fmt: skip
+    swap = subprocess.Popen(
+        ["sh", "-c", "while :; do mv -T a c; mv -T b a; mv -T a b; mv -T c a; done"],
+        cwd=volume,
+        stderr=subprocess.DEVNULL,
+    )
     bundle = make_bundle("true").add_mounts(
         {"destination": "/vol", "source": str(volume), "options": ["bind"]},
         {"destination": "/vol/a/new/deep", "type": "tmpfs", "source": "race"},
-        {"destination": "/vol/a/file", "source": "/etc/hostname", "options": ["bind"]})  # fmt: skip
+        {"destination": "/vol/a/file", "source": "/etc/hostname", "options": ["bind"]},
+    )
     try:
         end, codes = time.monotonic() + RACE_S, set()
         while time.monotonic() < end:
@@ -289,7 +373,7 @@ def test_mount_race(runtime: Runtime, make_bundle: MakeBundle, outside: Path, tm
     assert "race" not in Path("/proc/self/mountinfo").read_text()
 
 
-# --- limits (R10) -----------------------------------------------------------------------------------------------------
+# --- limits (R10) ---------------------------------------------------------------------------------------------------
 def test_fork_bomb(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """Stays under pids.limit, is gone within 10 s of delete --force."""
     bomb = "echo up; f() { f & f; }; f 2>/dev/null; sleep 60"
@@ -305,8 +389,10 @@ def test_fork_bomb(runtime: Runtime, make_bundle: MakeBundle) -> None:
 
 def test_memory_limit(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """OOM gives 137."""
-    bundle = make_bundle("exec head -c 60000000 /dev/zero | tail -c 50000000 >/dev/null; exit $?",
-                         {"linux.resources": {"memory": {"limit": 8 << 20, "swap": 8 << 20}}})  # fmt: skip
+    bundle = make_bundle(
+        "exec head -c 60000000 /dev/zero | tail -c 50000000 >/dev/null; exit $?",
+        {"linux.resources": {"memory": {"limit": 8 << 20, "swap": 8 << 20}}},
+    )
     result = runtime.run(bundle)
     if "memory.memsw" in result.err:
         result = runtime.run(bundle.change({"linux.resources": {"memory": {"limit": 8 << 20}}}))
@@ -316,7 +402,9 @@ def test_memory_limit(runtime: Runtime, make_bundle: MakeBundle) -> None:
 def test_shared_pid_namespace_is_cleaned(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """R8: processes that survive init in a shared pid namespace go with delete."""
     shared = [entry for entry in namespaces() if entry["type"] != "pid"]
-    with runtime.container(make_bundle("sleep 60 & sleep 60 & echo up; exec sleep 60", {"linux.namespaces": shared})) as container:
+    with runtime.container(
+        make_bundle("sleep 60 & sleep 60 & echo up; exec sleep 60", {"linux.namespaces": shared})
+    ) as container:
         container.wait_output("up")
         with open_pid(container.pid):
             os.kill(container.pid, 9)
@@ -324,7 +412,9 @@ def test_shared_pid_namespace_is_cleaned(runtime: Runtime, make_bundle: MakeBund
         assert runtime("delete", container.id).code == 0
 
 
-def test_user_namespace_container_owns_nothing_outside(runtime: Runtime, make_bundle: MakeBundle, outside: Path) -> None:
+def test_user_namespace_container_owns_nothing_outside(
+    runtime: Runtime, make_bundle: MakeBundle, outside: Path
+) -> None:
     """With id maps and hostile links together (S20 under S37)."""
     bundle = make_bundle("true", {**USER, "mounts": [MOUNTS[0]]})
     owned(bundle)
@@ -347,7 +437,10 @@ def test_random_link_forests(runtime: Runtime, make_bundle: MakeBundle, outside:
             if where.parent.is_dir() and not where.exists() and not where.parent.is_symlink():
                 where.symlink_to(chance.choice([str(outside), "../" * 9 + str(outside)[1:], "b", "../a", "/c", "."]))
         targets = [chance.choice(names) + chance.choice(["", "/x", "/../y", "/x/y"]) for _ in range(3)]
-        bundle.config["mounts"] = [*MOUNTS, *({"destination": f"/{name}", "type": "tmpfs", "source": "t"} for name in targets)]
+        bundle.config["mounts"] = [
+            *MOUNTS,
+            *({"destination": f"/{name}", "type": "tmpfs", "source": "t"} for name in targets),
+        ]
         bundle.save()
         assert runtime.run(bundle, timeout_s=5).code in (0, 1)
 
