@@ -96,7 +96,10 @@ def make_root(root: str) -> None:
             raise HostError(f"mkdir {root}: {error.strerror.lower()}", errno=error.errno or 0,
                             hint="name another state root with --root") from error
         make_root(parent)
-        mkdir(root, 0o700)
+        try:
+            mkdir(root, 0o700)
+        except FileExistsError:  # another call was quicker
+            return
     fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     fchmod(fd, 0o700)
     close(fd)
