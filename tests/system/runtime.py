@@ -154,7 +154,11 @@ class Foreground(NamedTuple):
 
 def children() -> list[int]:
     """Children of this process, adopted ones included."""
-    return [int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()]
+    found: list[int] = []
+    for path in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError):  # a thread that has ended
+            found += map(int, path.read_text().split())
+    return found
 
 
 CALLS: dict[int, subprocess.Popen[bytes]] = {}  # children that have somebody to wait for them
