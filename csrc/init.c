@@ -64,6 +64,7 @@ static op_fn *const ops[OP_LIMIT] = {
     [OP_AFFINITY] = op_affinity,
     [OP_COPY_UP] = op_copy_up,
     [OP_OOM_SCORE_ADJ] = op_oom_score_adj,
+    [OP_CLONE_TREE] = op_clone_tree,
     [OP_CLASSIC_MOUNT] = op_classic_mount,
     [OP_COVER] = op_cover,
     [OP_SCHEDULER] = op_scheduler,

@@ -36,6 +36,7 @@ class HostFacts(Record):
     capabilities: int = (1 << 41) - 1  # our effective set, bit n is capability n
     last_cap: int = 40  # /proc/sys/kernel/cap_last_cap
     in_user_ns: bool = False  # the caller is not in the initial user namespace
+    owns_mount_ns: bool = True  # our mount namespace belongs to our user namespace, or we are in the initial one
     cgroup: CgroupFacts = CgroupFacts()
     namespaces: tuple[str, ...] = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")  # /proc/self/ns
     has_kcore: bool = True  # /proc/kcore exists

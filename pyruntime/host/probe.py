@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pyruntime.spec.config import Spec
 
 NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
-NS_GET_OWNER_UID = 0xB704
+NS_GET_USERNS = 0xB701
 KERNEL_FLOOR = (5, 10)
 # CLONE_NEW* by the spec's word (clone(2), setns(2))
 NAMESPACE_FLAGS = {
@@ -55,19 +55,36 @@ def in_user_namespace() -> bool:
     return read_file("/proc/self/uid_map", 4096).split() != [b"0", b"0", b"4294967295"]
 
 
+def owns_mount_namespace() -> bool:
+    """Whether our mount namespace is owned by our own user namespace; its owner is hidden when it is further out."""
+    fd = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC)
+    try:
+        owner = ioctl(fd, NS_GET_USERNS)
+    except OSError:
+        return False
+    finally:
+        close(fd)
+    try:
+        return fstat(owner).st_ino == stat("/proc/self/ns/user").st_ino
+    finally:
+        close(owner)
+
+
 def probe_host(spec: Spec, *, cgroup: CgroupFacts, no_pivot: bool = False) -> HostFacts:
     """The facts that planning this spec needs. Raises HostError for a kernel below 5.10."""
     system = uname()
     version = kernel_version(system.release)
     if version < KERNEL_FLOOR:
         raise HostError(f"kernel {system.release} is too old", hint="pyruntime needs Linux 5.10 or newer")
+    nested = in_user_namespace()
     return HostFacts(
         kernel=version,
         euid=geteuid(),
         egid=getegid(),
         capabilities=effective_capabilities(),
         last_cap=int(read_file("/proc/sys/kernel/cap_last_cap", 16)),
-        in_user_ns=in_user_namespace(),
+        in_user_ns=nested,
+        owns_mount_ns=not nested or owns_mount_namespace(),
         cgroup=cgroup,
         has_kcore=_exists("/proc/kcore"),
         cpu_count=POSSIBLE_CPUS,

@@ -157,6 +157,8 @@ def _launch(settings: Settings, prepared: Prepared, entry: store.Entry, blobs: d
     job = Job(spec=prepared.spec, plan=prepared.plan, name=entry.id, stdio=stdio)
     job.entry, job.blobs, job.console_fd, job.warn = entry, blobs, console_fd, settings.warn
     job.fifo_owner = host_root(prepared.spec)
+    if prepared.host.in_user_ns or prepared.spec.linux.namespace("user") is not None:
+        job.rootfs = prepared.bundle.rootfs
     job.on_pid = entry.append_identity
     job.listener_state = lambda pid: hook_state(entry.id, "creating", pid, prepared.bundle.path, prepared.spec)
     state: dict[str, Any] = {}

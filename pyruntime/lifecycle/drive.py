@@ -171,7 +171,12 @@ class Drive:
         from pyruntime.plan import messages
 
         detail = message.payload.decode("utf-8", "replace")
-        return messages.init_error(self.job.plan, self.job.spec, message.step, message.errno, detail, message.value)
+        failure = messages.init_error(self.job.plan, self.job.spec, message.step, message.errno, detail, message.value)
+        if self.job.rootfs and message.errno in (1, 13) and isinstance(failure, InitError):  # EPERM, EACCES
+            from pyruntime.lifecycle import rootless
+
+            rootless.explain(failure, self.job.plan, self.job.spec, self.job.rootfs)
+        return failure
 
     def _reported(self) -> RuntimeFailure | None:
         """An error that init sent before we noticed that it is gone."""

@@ -7,7 +7,7 @@ before, so that a later `delete --force` finds it. Failures are OSError, which `
 from __future__ import annotations
 
 from errno import EINVAL, ENOSYS
-from posix import O_CLOEXEC, O_RDWR, chown, close, fstat, open  # noqa: A004
+from posix import O_CLOEXEC, O_RDWR, chown, close, fstat, geteuid, open  # noqa: A004
 from posix import mkfifo as make_fifo
 
 from pyruntime.errors import HostError, RuntimeFailure
@@ -114,8 +114,17 @@ def fifos(drive: Drive, fifo_slot: int, err_slot: int) -> None:
         make_fifo(name, 0o622, dir_fd=entry.fd)
         fd = drive.own(open(name, O_RDWR | O_CLOEXEC | O_NOFOLLOW, dir_fd=entry.fd))
         if drive.job.fifo_owner != (0, 0):
-            chown(fd, *drive.job.fifo_owner)
+            _give(fd, *drive.job.fifo_owner)
         drive.slots[slot] = fd
+
+
+def _give(fd: int, uid: int, gid: int) -> None:
+    """Change the owner. A plain user may not give a file away; init needs no right to it, it inherits the descriptor."""
+    try:
+        chown(fd, uid, gid)
+    except PermissionError:
+        if geteuid() == 0:
+            raise
 
 
 def spawn(drive: Drive) -> None:
@@ -123,8 +132,13 @@ def spawn(drive: Drive) -> None:
     drive.spawn()
 
 
-def id_map(drive: Drive, kind: str, lines: tuple[tuple[int, int, int], ...]) -> None:
-    """One write of the whole map (user_namespaces(7))."""
+def id_map(drive: Drive, kind: str, lines: tuple[tuple[int, int, int], ...], method: str) -> None:
+    """One write of the whole map (user_namespaces(7)), by ourselves or by the setuid program `method`."""
+    if method:
+        from pyruntime.lifecycle import rootless
+
+        rootless.run_mapper(method, drive.stage0_pid, lines)
+        return
     text = "".join(f"{inner} {outer} {size}\n" for inner, outer, size in lines)
     kernel.write_file(f"/proc/{drive.stage0_pid}/{kind}_map", text.encode())
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from posix import O_CLOEXEC, O_NONBLOCK, O_RDONLY, close, fstat, getcwd, open, read  # noqa: A004
+from posix import O_CLOEXEC, O_NONBLOCK, O_RDONLY, close, fstat, getcwd, geteuid, open, read  # noqa: A004
 
 from pyruntime.cgroup.plan import compile_cgroup
 from pyruntime.errors import SpecError
 from pyruntime.host.cgroup_probe import probe_cgroup
 from pyruntime.host.facts import CgroupFacts
-from pyruntime.host.probe import check_rootfs, clean_path, probe_bundle, probe_host
+from pyruntime.host.probe import check_rootfs, clean_path, in_user_namespace, probe_bundle, probe_host
 from pyruntime.native import kernel
 from pyruntime.plan.order import compile_plan
 from pyruntime.plan.step import Options
@@ -73,7 +73,10 @@ def read_config(bundle: str, name: str) -> bytes:
 def prepare(settings: Settings, bundle: str, options: Options, *, config: str = "config.json",
             adjust: Callable[[Spec], Spec] | None = None) -> Prepared:
     """Everything up to the plan. Raises SpecError or HostError; nothing has been made then."""
-    cgroups = CgroupFacts() if options.cgroup_manager == "disabled" else probe_cgroup()
+    tolerant = settings.rootless == "true" or (settings.rootless == "auto" and (geteuid() != 0 or in_user_namespace()))
+    options = options.replace(rootless_cgroups=tolerant)
+    disabled = options.cgroup_manager == "disabled"
+    cgroups = CgroupFacts() if disabled else probe_cgroup(check_access=tolerant)
     if settings.warm_up:
         warm_up(cgroups)
     raw = read_config(bundle, config)
@@ -87,6 +90,9 @@ def prepare(settings: Settings, bundle: str, options: Options, *, config: str = 
     terminal = spec.process is not None and spec.process.terminal
     options = with_hook_states(options.replace(console=options.console and terminal), spec, facts.path)
     cgroup = compile_cgroup(spec, host, options)
+    if tolerant and not cgroup.paths and spec.linux.namespace("pid") is None:
+        settings.warn("the container has neither a cgroup nor a pid namespace of its own: processes that outlive its "
+                      "first one cannot be found and ended")
     return Prepared(spec, raw, value, facts, host, options, cgroup, compile_plan(spec, facts, host, options, cgroup))
 
 

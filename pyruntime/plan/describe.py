@@ -240,6 +240,14 @@ def _open_tree(path: str, slot: int, recursive: int, propagation: int, follow: i
     return f"{path} -> slot {slot}{_brackets([word for word in words if word])}"
 
 
+def _clone_tree(slot: int, path: str, flags: int, propagation: int, mode: int, dev: int) -> str:
+    """As the host's open_tree and open_device are told."""
+    if mode:
+        return f"{path} {_device(mode, dev)} -> slot {slot}"
+    recursive, no_follow = flags & OP_FLAGS["RECURSIVE"], flags & OP_FLAGS["TARGET_NO_FOLLOW"]
+    return _open_tree(path, slot, recursive, propagation, not no_follow)
+
+
 def _env(env: tuple[str, ...], show_env: bool) -> str:  # noqa: FBT001 - passed on by describe alone
     """Names, or with `show_env` the values too."""
     if not env:
@@ -320,13 +328,16 @@ WORDS: dict[str, Callable[..., str]] = {
     "affinity": lambda mask: f"{int.from_bytes(mask, 'little').bit_count()} CPUs",
     "cg_write": lambda file, data: f"{file} {data}",
     "open_tree": _open_tree,
+    "clone_tree": _clone_tree,
     "open_root": lambda path, slot, recursive: f"{path} -> slot {slot}{' [rbind]' if recursive else ' [bind]'}",
     "open_ns": lambda path, nstype, slot: f"{path} -> slot {slot} [{namespace_names(nstype)}]",
     "open_device": lambda path, mode, dev, slot: f"{path} {_device(mode, dev)} -> slot {slot}",
     "keep_fd": lambda number, slot: f"{number} -> slot {slot}",
     "connect": lambda kind, slot: f"{kind} -> slot {slot}",
     "fifos": lambda fifo, err: f"exec.fifo -> slot {fifo}, exec.err -> slot {err}",
-    "id_map": lambda kind, lines: f"{kind} " + ", ".join(" ".join(map(str, line)) for line in lines),
+    "id_map": lambda kind, lines, method: (
+        f"{kind} " + ", ".join(" ".join(map(str, line)) for line in lines) + (f" [{method}]" if method else "")
+    ),
     "set_groups": lambda allow: "allow" if allow else "deny",
     "rlimit": lambda kind, soft, hard: f"RLIMIT_{RLIMITS[kind]} {limit_text(soft)} {limit_text(hard)}",
     "send_listener": lambda path, _metadata: path,

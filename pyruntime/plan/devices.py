@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyruntime.plan.kernel import EEXIST, ENOENT, S_IFBLK, S_IFCHR, S_IFIFO, makedev
 from pyruntime.plan.mounts import clean, split_options
 from pyruntime.plan.opcodes import OP_FLAGS
-from pyruntime.plan.step import HostStep, either, init_step, instead
+from pyruntime.plan.step import either, init_step, instead
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,8 +76,7 @@ def dev_is_bind(spec: Spec) -> bool:
 def _node(out: Mounts, steps: list[Step], path: str, mode: int, dev: int, uid: int, gid: int, origin: str) -> None:
     """One node, its missing parents made; a fifo is no device and can be made in a user namespace too."""
     if out.user_ns and dev:
-        slot = out.slot()
-        out.host.append(HostStep("open_device", (path, mode, dev, slot), origin))
+        slot = out.open_device(path, mode, dev, origin)
         made = instead(ENOENT, "make_path", (path, 0o755, F_LIKE_SLOT, slot), origin, retry=True)
         steps.append(either("move_mount", (slot, path, 0), origin, made))
         return

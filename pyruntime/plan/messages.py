@@ -174,12 +174,23 @@ SUBJECT_FIRST = ("find_program", "open_tree", "open_root", "open_ns", "open_devi
 def _cause(main: Step, step: Step, errno: int, detail: str, spec: Spec) -> str:
     """CAUSE of the chain, by the step's op."""
     answer = errno_text(errno)
+    if step.op == "clone_tree":
+        return _clone_tree(step, answer)
     if step.origin.startswith("/mounts/"):
         return _mount_cause(main, step, errno, spec)
     make = INIT_TEXTS.get(step.op)
     if make is not None:
         return make(step, errno, detail, answer)
     return _plain_cause(step, answer)
+
+
+def _clone_tree(step: Step, answer: str) -> str:
+    """What the host's open_root, open_device and open_tree say."""
+    if step.origin == "/root/path":
+        return f"error preparing rootfs: open {step.args[1]}: {answer}"
+    if step.args[4]:
+        return f"error creating device nodes: open {step.args[1]}: {answer}"
+    return f"failed to fulfil mount request: open {step.args[1]}: {answer}"
 
 
 def _plain_cause(step: AnyStep, answer: str) -> str:
@@ -418,6 +429,11 @@ HINTS = {
     ("keyring", EDQUOT): "too many keys: see /proc/sys/kernel/keys/maxkeys, or use --no-new-keyring",
     ("attach_root", EACCES): "the container's root cannot search the path of the rootfs: chmod o+x its parents",
     ("attach_root", EINVAL): "the rootfs cannot be mounted there: is its mount shared or locked?",
+    ("clone_tree", ENOENT): "the source of a bind is a path on the host; relative ones start at the bundle",
+    ("clone_tree", EINVAL): "mounts below the source may not be left out by an unprivileged caller: use rbind",
+    ("clone_tree", ENODEV): "the host's own node is bound in a user namespace, and it is another device",
+    ("clone_tree", ELOOP): "root.path must be a folder, not a symlink",
+    ("clone_tree", EPERM): 'an unprivileged caller needs namespaces of its own: add {"type": "user"} and {"type": "mount"}',
     ("mknod", EEXIST): "the rootfs has another file of that name: remove it from the image or from linux.devices",
     ("mknod", EPERM): "making device nodes needs CAP_MKNOD in the host's user namespace",
     ("mknod", EROFS): "mount a tmpfs on /dev, or create the node in the image",

@@ -19,6 +19,7 @@ from pyruntime.plan.kernel import (
     ATTR_NOSYMFOLLOW,
     ATTR_RDONLY,
     ATTR_STRICTATIME,
+    CAP_SYS_ADMIN,
     EBUSY,
     EEXIST,
     ENOENT,
@@ -194,10 +195,16 @@ def split_data(text: str) -> list[str]:
 
 
 class Mounts:
-    """The steps of all mounts: `host` before spawn, `init` in order, `late` when the root is complete."""
+    """The steps of all mounts: `host` before spawn, `init` in order, `late` when the root is complete.
+
+    `inside`: the caller has no rights over its own mount namespace (a plain user, or root of a user namespace that has
+    none), so sources are opened by init in its copy of that namespace, before anything is attached there: `opens`.
+    """
 
     def __init__(self, spec: Spec, bundle: BundleFacts, host: HostFacts, cgroup: CgroupPlan, slots: Slots) -> None:
         self.host: list[HostStep] = []
+        self.opens: list[Step] = []
+        self.inside = opens_inside(host)
         self.init: list[Step] = []
         self.late: list[Step] = []
         self.warnings: list[tuple[str, str]] = []
@@ -210,6 +217,36 @@ class Mounts:
         self.rootfs_shared = spec.linux.rootfs_propagation in ("shared", "rshared")
         self.cgroup = host.cgroup
         self.cgroup_paths = cgroup.paths
+
+    def open(self, path: str, origin: str, *, recursive: bool = True, propagation: int = MS_SLAVE | MS_REC,
+             follow: bool = True) -> int:  # fmt: skip
+        """The slot of a detached clone of a host path."""
+        slot = self.slot()
+        if self.inside:
+            self.opens.append(open_step(slot, path, origin, recursive=recursive, propagation=propagation, follow=follow))
+        else:
+            self.host.append(HostStep("open_tree", (path, slot, int(recursive), propagation, int(follow)), origin))
+        return slot
+
+    def open_device(self, path: str, mode: int, dev: int, origin: str) -> int:
+        """The slot of a detached clone of a host device node, checked to be that one."""
+        slot = self.slot()
+        if self.inside:
+            self.opens.append(init_step("clone_tree", (slot, path, F_NO_FOLLOW, MS_SLAVE, mode, dev), origin))
+        else:
+            self.host.append(HostStep("open_device", (path, mode, dev, slot), origin))
+        return slot
+
+
+def opens_inside(host: HostFacts) -> bool:
+    """Whether open_tree(2) would refuse the caller: it takes CAP_SYS_ADMIN over the mount namespace."""
+    return not (host.capabilities >> CAP_SYS_ADMIN & 1 and host.owns_mount_ns)
+
+
+def open_step(slot: int, path: str, origin: str, *, recursive: bool, propagation: int, follow: bool) -> Step:
+    """The clone of a host path as a step of init."""
+    flags = (F_RECURSIVE if recursive else 0) | (0 if follow else F_NO_FOLLOW)
+    return init_step("clone_tree", (slot, path, flags, propagation, 0, 0), origin)
 
 
 def compile_mounts(out: Mounts, mounts: tuple[Mount, ...]) -> None:
@@ -312,10 +349,8 @@ def _bind(out: Mounts, mount: Mount, split: Split, target: str, origin: str) -> 
     source = mount.source if mount.source.startswith("/") else f"{out.bundle_path}/{mount.source}"
     recursive = bool(split.kind & MS_REC)
     handed, rest = _handed_over(out, split.propagation)
-    slot = out.slot()
-    out.host.append(
-        HostStep("open_tree", (source, slot, int(recursive), handed, int("src-nofollow" not in split.other)), origin)
-    )
+    follow_source = "src-nofollow" not in split.other
+    slot = out.open(source, origin, recursive=recursive, propagation=handed, follow=follow_source)
     follow = F_NO_FOLLOW if "dest-nofollow" in split.other else 0
     _attach(out, slot, target, origin, follow)
     if split.attr_set or split.attr_clr:
@@ -411,8 +446,7 @@ def _kernel_tree(out: Mounts, mount: Mount, split: Split, target: str, origin: s
     alternatives: tuple[Step, ...] = ()
     borrowed = mount.type == "sysfs" and out.user_ns and not out.net_ns
     if borrowed:
-        slot = out.slot()
-        out.host.append(HostStep("open_tree", ("/sys", slot, 1, MS_SLAVE | MS_REC, 1), origin))
+        slot = out.open("/sys", origin)
         alternatives = (instead(EPERM, "move_mount", (slot, target, F_NO_SYMLINK), origin),)
         out.warnings.append((origin, "sysfs may be the host's: the container has no network namespace of its own"))
     data = split.superblock + split.data
@@ -466,8 +500,7 @@ def _new_cgroup_mount(out: Mounts, place: str, controllers: tuple[str, ...], att
 
 def _own_cgroup(out: Mounts, own: str, target: str, attrs: int, origin: str) -> None:
     """Without a cgroup namespace: a bind of the directory that is the container's."""
-    slot = out.slot()
-    out.host.append(HostStep("open_tree", (own, slot, 0, MS_SLAVE | MS_REC, 1), origin))
+    slot = out.open(own, origin, recursive=False)
     _attach(out, slot, target, origin)
     if attrs:
         out.init.append(setattr_step(target, attrs, ATTR_ATIME if attrs & ATTR_ATIME else 0, origin))
@@ -479,8 +512,9 @@ def _cgroup2(out: Mounts, target: str, attrs: int, origin: str) -> None:
         _mount(out, "cgroup2", "cgroup", target, (), attrs, origin)
         return
     own = dict(out.cgroup_paths).get("", "") if out.cgroup_ns else ""
-    slot = out.slot()
-    out.host.append(HostStep("open_tree", (own or "/sys/fs/cgroup", slot, 0, MS_SLAVE | MS_REC, 1), origin))
+    slot = out.open(own or "/sys/fs/cgroup", origin, recursive=False)
+    if not own:  # the host's tree is never writable in a container without a cgroup namespace (S32)
+        attrs |= ATTR_RDONLY
     bind = tuple(instead(errno, "move_mount", (slot, target, 0), origin) for errno in (EPERM, EBUSY))
     _mount(out, "cgroup2", "cgroup", target, (), attrs, origin, 0, bind)
     if attrs:

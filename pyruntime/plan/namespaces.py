@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pyruntime.plan.kernel import (
+    CAP_SETGID,
+    CAP_SETUID,
     CAP_SYS_ADMIN,
     CLONE_FLAGS,
     CLONE_NEWCGROUP,
@@ -84,7 +86,7 @@ def user_steps(spaces: Namespaces, spec: Spec, host: HostFacts) -> list[Step | H
             # user_namespaces(7): an unprivileged writer of gid_map has to give up setgroups first
             steps.append(HostStep("set_groups", (0,), "/linux/gidMappings"))
         lines = tuple((entry.container_id, entry.host_id, entry.size) for entry in mappings)
-        steps.append(HostStep("id_map", (kind, lines), f"/linux/{name}"))
+        steps.append(HostStep("id_map", (kind, lines, map_method(kind, lines, host)), f"/linux/{name}"))
     steps.append(HostStep("release", ("mapped",)))
     if spaces.joined:
         steps.append(init_step("set_dumpable", (0,), origin))
@@ -94,8 +96,23 @@ def user_steps(spaces: Namespaces, spec: Spec, host: HostFacts) -> list[Step | H
 
 def _must_deny_setgroups(spec: Spec, host: HostFacts) -> bool:
     """The one map that an unprivileged process may write itself: its own gid, alone."""
-    maps = spec.linux.gid_mappings
-    return host.euid != 0 and len(maps) == 1 and maps[0].size == 1 and maps[0].host_id == host.egid
+    maps = tuple((entry.container_id, entry.host_id, entry.size) for entry in spec.linux.gid_mappings)
+    return not host.capabilities >> CAP_SETGID & 1 and _is_own(maps, host.egid)
+
+
+def _is_own(lines: tuple[tuple[int, int, int], ...], own: int) -> bool:
+    return len(lines) == 1 and lines[0][1:] == (own, 1)
+
+
+def map_method(kind: str, lines: tuple[tuple[int, int, int], ...], host: HostFacts) -> str:
+    """"" where the kernel takes the map from us, else the setuid helper that may write it (user_namespaces(7)).
+
+    With CAP_SETUID (CAP_SETGID) in our own user namespace any map of ids that it has; without it our own id alone.
+    """
+    capability, own = (CAP_SETUID, host.euid) if kind == "uid" else (CAP_SETGID, host.egid)
+    if host.capabilities >> capability & 1 or _is_own(lines, own):
+        return ""
+    return f"new{kind}map"
 
 
 def groups_denied(spec: Spec, host: HostFacts) -> bool:

@@ -157,6 +157,11 @@ OPS: dict[str, tuple[int, tuple[tuple[str, str], ...]]] = {
     "affinity": (53, (("mask", "blob"),)),
     "copy_up": (55, (("target", "str"), ("slot", "slot"))),  # tmpcopyup, next
     "oom_score_adj": (56, (("value", "int"),)),
+    # a bind source opened by init itself, where the caller may not; mode and dev: only that device node
+    "clone_tree": (
+        62,
+        (("slot", "slot"), ("path", "str"), ("flags", "int"), ("propagation", "int"), ("mode", "int"), ("dev", "int")),
+    ),
     # mount(2) on a target below the root: for data that fsconfig does not take, and kernels before mount_setattr
     "classic_mount": (57, (("fstype", "str"), ("source", "str"), ("target", "str"), ("flags", "int"), ("data", "str"))),
     "cover": (58, (("path", "str"),)),  # a read-only empty tmpfs over a host path, before the root is changed

@@ -24,7 +24,7 @@ from pyruntime.plan.kernel import (
     MS_REC,
     MS_SLAVE,
 )
-from pyruntime.plan.mounts import PROPAGATION, Mounts, compile_mount, compile_mounts, setattr_step
+from pyruntime.plan.mounts import PROPAGATION, Mounts, compile_mount, compile_mounts, open_step, setattr_step
 from pyruntime.plan.namespaces import (
     Namespaces,
     clone_step,
@@ -87,7 +87,7 @@ def compile_plan(spec: Spec, bundle: BundleFacts, host: HostFacts, options: Opti
     # Everything that is opened by name on the host is opened before the first process exists: a name that is missing
     # fails with nothing made. Cgroups come first, because a cgroup mount binds directories that exist only then.
     steps: Steps = [*cgroup.make, *cgroup.early, *spaces.host]
-    if root_slot >= 0:
+    if root_slot >= 0 and not mounts.inside:
         steps.append(HostStep("open_root", (bundle.rootfs, root_slot, 1), "/root/path"))
     steps += mounts.host
     steps += finish.host_steps()
@@ -241,6 +241,12 @@ def _root(steps: Steps, spec: Spec, bundle: BundleFacts, root_slot: int, mounts:
     if bundle.root_mount and "shared" in wanted:
         # pivot_root(2): the mount that the new root is on must not be shared
         steps.append(init_step("propagation", (bundle.root_mount, MS_PRIVATE), origin))
+    if mounts.inside:
+        # Before anything is attached, so that a source inside the rootfs is what it is on the host; and after the
+        # propagation, so that what is cloned is a slave already.
+        steps.append(open_step(root_slot, bundle.rootfs, "/root/path", recursive=True, propagation=MS_SLAVE | MS_REC,
+                               follow=False))  # fmt: skip
+        steps += mounts.opens
     # A mapped root may have no way to the rootfs's path; on top of "/" it needs none.
     on_top = instead(EACCES, "attach_root", (root_slot, "/"), "/root/path")
     steps.append(either("attach_root", (root_slot, bundle.rootfs), "/root/path", on_top))

@@ -73,7 +73,7 @@ HOST_OPS: dict[str, tuple[str, ...]] = {
     "connect": ("kind", "slot"),  # the console socket
     "fifos": ("fifo_slot", "err_slot"),  # exec.fifo and exec.err of the state directory
     "spawn": (),  # container-init, stage 0
-    "id_map": ("kind", "lines"),  # kind uid or gid; lines: ((container_id, host_id, size), ...)
+    "id_map": ("kind", "lines", "method"),  # uid or gid; ((container_id, host_id, size), ...); "" or newuidmap, newgidmap
     "set_groups": ("allow",),  # /proc/PID/setgroups deny
     "record_pid": (),  # the pid of init into `identity`
     "hooks": ("kind",),  # prestart, createRuntime

@@ -252,7 +252,7 @@ def test_every_step_has_words_for_every_answer(error):
      'error setting cgroup config: failed to write "-7": write /c/pids.max: invalid argument'),
     (HostStep("rlimit", (7, 5, (1 << 64) - 1), "/process/rlimits/0"), E.EPERM,
      "error setting rlimits: RLIMIT_NOFILE 5 unlimited: operation not permitted"),
-    (HostStep("id_map", ("uid", ((0, 5, 1),)), "/linux/uidMappings"), E.EPERM,
+    (HostStep("id_map", ("uid", ((0, 5, 1),), ""), "/linux/uidMappings"), E.EPERM,
      "failed to write uid_map: operation not permitted"),
     (HostStep("save_state", ()), E.ENOSPC, "save_state: no space left on device"),
 ], ids=lambda value: str(value)[:30])  # fmt: skip

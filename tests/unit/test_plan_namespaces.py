@@ -60,8 +60,8 @@ def test_fresh_user_namespace_maps():
         "unshare", "set_dumpable", "barrier", "id_map", "id_map", "release", "set_ids", "clone"]  # fmt: skip
     assert found.steps[start + 2].args == (BARRIERS["mapped"],)
     assert [(step.args, step.origin) for step in steps(found, "id_map")] == [
-        (("uid", ((0, 100000, 65536),)), "/linux/uidMappings"),
-        (("gid", ((0, 100000, 65536),)), "/linux/gidMappings"),
+        (("uid", ((0, 100000, 65536),), ""), "/linux/uidMappings"),
+        (("gid", ((0, 100000, 65536),), ""), "/linux/gidMappings"),
     ]
 
 
@@ -85,6 +85,21 @@ def test_setgroups_is_given_up_only_for_ones_own_gid(host, maps, denied):
     assert ("set_groups" in ops(found)) == denied
     if denied:
         assert where(found, "set_groups") < where(found, "id_map", "gid")
+
+
+@pytest.mark.parametrize(("host", "maps", "methods"), [
+    (ROOTLESS, OWN, ["", ""]),
+    (ROOTLESS, MAPS, ["newuidmap", "newgidmap"]),
+    (ROOTLESS, [*OWN, {"containerID": 1, "hostID": 100000, "size": 65536}], ["newuidmap", "newgidmap"]),
+    (ROOTLESS, [{"containerID": 0, "hostID": 1001, "size": 1}], ["newuidmap", "newgidmap"]),
+    (ROOTLESS.replace(egid=5), OWN, ["", "newgidmap"]),
+    (HostFacts(), MAPS, ["", ""]),
+    (HostFacts(in_user_ns=True), MAPS, ["", ""]),
+    (HostFacts(capabilities=1 << 6), MAPS, ["newuidmap", ""]),  # CAP_SETGID alone
+], ids=["own", "range", "own and range", "other", "own uid only", "root", "inner root", "setgid"])  # fmt: skip
+def test_who_writes_the_maps(host, maps, methods):
+    found = plan(user_ns() | {"linux.uidMappings": maps, "linux.gidMappings": maps}, host=host)
+    assert [step.args[2] for step in steps(found, "id_map")] == methods
 
 
 @pytest.mark.parametrize(("host", "annotations", "present"), [
