@@ -12,7 +12,13 @@ int tree_clone(int fd, int recursive)
 /* Attach the detached tree over what `target` names; both stay the caller's. */
 int tree_attach(int tree, int target)
 {
-    return res(syscall(NR_MOVE_MOUNT, tree, "", target, "", MOVE_FROM_FD | MOVE_TO_FD));
+    int ret = res(syscall(NR_MOVE_MOUNT, tree, "", target, "", MOVE_FROM_FD | MOVE_TO_FD));
+    struct stat from, to;
+
+    if (ret == -EINVAL && fstat(tree, &from) == 0 && fstat(target, &to) == 0 &&
+        S_ISDIR(from.st_mode) != S_ISDIR(to.st_mode))
+        return -ENOTDIR; /* as mount(2) says it */
+    return ret;
 }
 
 /* What the file system itself said last about its refusal ("e tmpfs: Bad value for 'size'"), as the detail. */

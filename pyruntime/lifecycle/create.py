@@ -8,7 +8,11 @@ poststop hooks, as runtime.md asks for a failed create too.
 
 from __future__ import annotations
 
-from posix import O_CLOEXEC, O_CREAT, O_EXCL, O_WRONLY, close, fstat, getcwd, open, rename, unlink, write  # noqa: A004
+from errno import EBADF
+from fcntl import F_GETFD, FD_CLOEXEC, fcntl
+from posix import (  # noqa: A004
+    O_CLOEXEC, O_CREAT, O_EXCL, O_WRONLY, close, getcwd, open, rename, strerror, unlink, write,
+)  # fmt: skip
 from time import gmtime, time_ns
 
 from pyruntime.errors import HostError, RuntimeFailure, SpecError, UsageError
@@ -81,7 +85,8 @@ def make_options(settings: Settings, container_id: str, *, no_pivot: bool, no_ne
     check_container_id(container_id)
     for number in range(3 + listen_fds, 3 + listen_fds + preserve_fds):
         try:
-            fstat(number)
+            if fcntl(number, F_GETFD) & FD_CLOEXEC:  # not inherited from the caller, so it is one of ours (S15)
+                raise OSError(EBADF, strerror(EBADF))
         except OSError as error:
             raise UsageError(f"unable to stat preserved-fd {number - 3 - listen_fds} (of {preserve_fds}): "
                              f"{(error.strerror or '').lower()}", hint=f"descriptor {number} must be open") from error

@@ -7,7 +7,7 @@ before, so that a later `delete --force` finds it. Failures are OSError, which `
 from __future__ import annotations
 
 from errno import EINVAL, ENOSYS
-from posix import O_CLOEXEC, O_RDWR, chown, close, fstat, geteuid, open  # noqa: A004
+from posix import O_CLOEXEC, O_RDWR, chown, close, fchmod, fstat, geteuid, open  # noqa: A004
 from posix import mkfifo as make_fifo
 
 from pyruntime.errors import HostError, RuntimeFailure
@@ -113,6 +113,7 @@ def fifos(drive: Drive, fifo_slot: int, err_slot: int) -> None:
     for name, slot in (("exec.fifo", fifo_slot), ("exec.err", err_slot)):
         make_fifo(name, 0o622, dir_fd=entry.fd)
         fd = drive.own(open(name, O_RDWR | O_CLOEXEC | O_NOFOLLOW, dir_fd=entry.fd))
+        fchmod(fd, 0o622)  # whatever the umask
         if drive.job.fifo_owner != (0, 0):
             _give(fd, *drive.job.fifo_owner)
         drive.slots[slot] = fd

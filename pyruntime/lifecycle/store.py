@@ -46,6 +46,8 @@ FORMAT = 1
 NAMES = ("state.json", "exec.fifo", "exec.err", "seccomp.bpf", "state.json.tmp", "identity.tmp", "identity")
 NOTIFY_NAMES = ("notify.sock",)
 LOCK_TIMEOUT_S = 30.0
+STATE_TYPES = (("config", dict), ("init_process_pid", int), ("init_process_start", int), ("cgroup_paths", dict),
+               ("bundle", str), ("rootfs", str), ("created", str))  # what every verb relies on
 MAX_FILE = 64 * 1024 * 1024
 
 
@@ -207,7 +209,8 @@ class Entry:
         except Exception as failure:  # noqa: BLE001 - any damage means the same: not usable
             del failure
             return None
-        return value if value.get("id") == self.id and isinstance(value.get("config"), dict) else None
+        good = value.get("id") == self.id and all(isinstance(value.get(key), kind) for key, kind in STATE_TYPES)
+        return value if good else None
 
     def drop(self, *names: str) -> None:
         """Unlink files that have served; not there is fine."""

@@ -47,7 +47,7 @@ from pyruntime.plan.process import (
     rlimit_steps,
     triples,
 )
-from pyruntime.plan.security import mask_steps, readonly_steps, seccomp_steps, sysctl_steps
+from pyruntime.plan.security import mask_steps, readonly_steps, refuse_host_net, seccomp_steps, sysctl_steps
 from pyruntime.plan.step import CgroupPlan, HostStep, Plan, Slots, Step, either, init_step, instead
 from pyruntime.spec.config import Mount
 
@@ -72,6 +72,7 @@ def compile_plan(spec: Spec, bundle: BundleFacts, host: HostFacts, options: Opti
     if process is None:
         raise SpecError("process property must not be empty", field="/process")
     _check(spec, process, bundle, host, options)
+    refuse_host_net(spec, bundle, host)
     slots = Slots()
     spaces = Namespaces(spec.linux.namespaces, slots)
     root_slot = slots.take() if "mount" in spaces.kinds else -1

@@ -69,6 +69,9 @@ def process_env(process: Process, *, listen_fds: int, notify: bool) -> tuple[str
     An empty HOME counts as absent, so that the step `home` can add one (contract 3.4).
     """
     env = process.env
+    last = {entry.partition("=")[0]: index for index, entry in enumerate(env)}
+    if len(last) != len(env):  # of duplicates the last, where it stands (contract 3.4)
+        env = tuple(entry for index, entry in enumerate(env) if last[entry.partition("=")[0]] == index)
     if "HOME=" in env:
         env = tuple(entry for entry in env if entry != "HOME=")
     if listen_fds:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pyruntime.errors import SpecError
 from pyruntime.plan.kernel import ENOENT, ENOTDIR
 from pyruntime.plan.step import Deferred, HostStep, Step, init_step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyruntime.host.facts import HostFacts
+    from pyruntime.host.facts import BundleFacts, HostFacts
     from pyruntime.plan.step import Slots
     from pyruntime.spec.config import Spec
     from pyruntime.spec.linux import Seccomp
@@ -25,6 +26,17 @@ def sysctl_steps(spec: Spec) -> list[Step]:
                   f"/linux/sysctl/{escape(key)}")
         for key, value in spec.linux.sysctl
     ]  # fmt: skip
+
+
+def refuse_host_net(spec: Spec, bundle: BundleFacts, host: HostFacts) -> None:
+    """Raises SpecError for `net.*` when the network namespace joined by path is the caller's own (S34, contract 4.9)."""
+    joined = any(entry.type == "network" and entry.inode == host.host_net_ns for entry in bundle.namespace_paths)
+    for key, value in spec.linux.sysctl if joined else ():
+        if key.replace("/", ".").startswith("net."):
+            from pyruntime.spec.document import escape
+
+            raise SpecError(f'sysctl "{key}" is not in a separate kernel namespace', field=f"/linux/sysctl/{escape(key)}",
+                            value=value, hint="the network namespace that the config joins is the host's")  # fmt: skip
 
 
 def readonly_steps(spec: Spec) -> list[Step]:
