@@ -44,6 +44,7 @@ static op_fn *const ops[OP_LIMIT] = {
     [OP_CHOWN_STDIO] = op_chown_stdio,
     [OP_UMASK] = op_umask,
     [OP_PERSONALITY] = op_personality,
+    [OP_RLIMIT] = op_rlimit,
     [OP_NO_NEW_PRIVS] = op_no_new_privs,
     [OP_BOUNDING] = op_bounding,
     [OP_KEEPCAPS] = op_keepcaps,

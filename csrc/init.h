@@ -93,6 +93,6 @@ op_fn op_barrier, op_setns, op_set_dumpable, op_unshare, op_set_ids, op_write_pr
     op_no_new_privs, op_bounding, op_keepcaps, op_setgroups, op_setgid, op_setuid, op_capset, op_ambient, op_seccomp,
     op_chdir, op_find_program, op_home, op_wait_start, op_close_slot, op_place_fd, op_close_from, op_execve,
     op_affinity, op_copy_up, op_clone_tree, op_oom_score_adj, op_classic_mount, op_cover, op_scheduler, op_io_priority,
-    op_memory_policy;
+    op_rlimit, op_memory_policy;
 
 #endif

@@ -119,8 +119,13 @@ int op_move_mount(struct ctx *c, const struct step *s)
 {
     int tree = slot_fd(c, s->arg[0]);
     int fd = open_target(c, plan_str(&c->plan, s->arg[1]), s->arg[2], 0);
-    int ret = tree < 0 ? tree : fd < 0 ? fd : tree_attach(tree, fd);
+    int ret = tree < 0 ? tree : fd < 0 ? fd : 0;
+    struct statfs fs;
 
+    if (ret == 0 && (s->arg[2] & F_PROCFS_ONLY) != 0 && (fstatfs(tree, &fs) < 0 || fs.f_type != MAGIC_PROC))
+        ret = -EINVAL;
+    if (ret == 0)
+        ret = tree_attach(tree, fd);
     close_fd(&fd);
     return ret;
 }

@@ -28,6 +28,15 @@ int op_personality(struct ctx *c, const struct step *s)
     return ret < 0 ? ret : 0; /* else the former one */
 }
 
+/* OP_RLIMIT: both limits of this process; lowering needs no right. */
+int op_rlimit(struct ctx *c, const struct step *s)
+{
+    const uint64_t limits[2] = {(uint64_t)s->arg[1], (uint64_t)s->arg[2]};
+
+    (void)c;
+    return res(syscall(SYS_prlimit64, 0, s->arg[0], limits, NULL));
+}
+
 int op_no_new_privs(struct ctx *c, const struct step *s)
 {
     (void)c;

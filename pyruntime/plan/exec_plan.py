@@ -24,7 +24,7 @@ from pyruntime.plan.process import (
     check_mapped,
     keyring_step,
     refuse_unsupported,
-    rlimit_steps,
+    may_limit_others,
     triples,
 )
 from pyruntime.plan.security import seccomp_steps
@@ -63,7 +63,7 @@ def compile_exec(process: Process, saved: Spec, host: HostFacts, options: ExecOp
     steps += finish.console_steps(mount_console=False)
     steps += finish.steps(seccomp)
     steps.append(init_step("barrier", (BARRIERS["ready"],)))
-    steps += rlimit_steps(process)
+    steps += finish.outside_limits
     steps.append(HostStep("release", ("ready",)))
     steps.append(init_step("execve", (process.args, finish.env), "/process/args"))
     return Plan(tuple(steps), slots.next, finish.fd_base, tuple(finish.warnings))
@@ -81,6 +81,7 @@ def _finish(process: Process, saved: Spec, host: HostFacts, options: ExecOptions
         linux=saved.linux,
         available=ALL_CAPABILITIES if options.nstypes & CLONE_NEWUSER else host.capabilities,
         last_cap=host.last_cap,
+        limits_from_outside=may_limit_others(host),
         set_groups=host.euid == 0 and not keep_groups,
         nested=host.in_user_ns,
         console=options.console,

@@ -129,6 +129,7 @@ MAX_DATA = 4095  # bytes of mount(2)'s data, a page with its NUL
 
 F_NO_SYMLINK = OP_FLAGS["TARGET_NO_SYMLINK"]
 F_INHERIT_MODE = OP_FLAGS["INHERIT_MODE"]
+F_PROCFS_ONLY = OP_FLAGS["PROCFS_ONLY"]
 F_RECURSIVE = OP_FLAGS["RECURSIVE"]
 F_LIKE_SLOT = OP_FLAGS["LIKE_SLOT"]
 F_NO_FOLLOW = OP_FLAGS["TARGET_NO_FOLLOW"]
@@ -352,6 +353,8 @@ def _bind(out: Mounts, mount: Mount, split: Split, target: str, origin: str) -> 
     follow_source = "src-nofollow" not in split.other
     slot = out.open(source, origin, recursive=recursive, propagation=handed, follow=follow_source)
     follow = F_NO_FOLLOW if "dest-nofollow" in split.other else 0
+    if target == "/proc":
+        follow |= F_PROCFS_ONLY
     _attach(out, slot, target, origin, follow)
     if split.attr_set or split.attr_clr:
         late = split.attr_set & ATTR_RDONLY and target == "/dev"
@@ -362,7 +365,7 @@ def _bind(out: Mounts, mount: Mount, split: Split, target: str, origin: str) -> 
 
 def _attach(out: Mounts, slot: int, target: str, origin: str, follow: int = 0) -> None:
     """Move the tree in `slot` to `target`, whose missing parts are made: a file for a file, else a directory."""
-    made = instead(ENOENT, "make_path", (target, 0o755, F_LIKE_SLOT | follow, slot), origin, retry=True)
+    made = instead(ENOENT, "make_path", (target, 0o755, F_LIKE_SLOT | follow & F_NO_FOLLOW, slot), origin, retry=True)
     out.init.append(either("move_mount", (slot, target, follow), origin, made))
 
 

@@ -87,7 +87,7 @@ OP_FLAGS = {
     "NEW_ONLY": 64,  # chdir: skip when an earlier chdir succeeded
     "MOUNT_CONSOLE": 128,  # console: bind the slave on /dev/console
     "TARGET_NO_FOLLOW": 256,  # the last component is not followed
-    "SOURCE_TEXT": 512,  # reserved for mounts whose source is not a path
+    "PROCFS_ONLY": 512,  # move_mount: the tree must be procfs (S22)
 }
 
 # name: (number, ((argument, kind), ...))
@@ -167,6 +167,7 @@ OPS: dict[str, tuple[int, tuple[tuple[str, str], ...]]] = {
     "cover": (58, (("path", "str"),)),  # a read-only empty tmpfs over a host path, before the root is changed
     "scheduler": (59, (("attr", "blob"),)),  # struct sched_attr
     "io_priority": (60, (("value", "int"),)),  # of the process group
+    "rlimit": (70, (("type", "int"), ("soft", "int"), ("hard", "int"))),  # of init itself; -1 is RLIM_INFINITY
     "memory_policy": (61, (("mode", "int"), ("nodes", "blob"))),  # the mode with its flags; nodes in longs
 }
 

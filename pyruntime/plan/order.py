@@ -44,7 +44,7 @@ from pyruntime.plan.process import (
     hook_step,
     keyring_step,
     refuse_unsupported,
-    rlimit_steps,
+    may_limit_others,
     triples,
 )
 from pyruntime.plan.security import mask_steps, readonly_steps, refuse_host_net, seccomp_steps, sysctl_steps
@@ -155,6 +155,7 @@ def _finish(spec: Spec, process: Process, host: HostFacts, options: Options, slo
         linux=spec.linux,
         available=ALL_CAPABILITIES if user_ns else host.capabilities,
         last_cap=host.last_cap,
+        limits_from_outside=may_limit_others(host),
         set_groups=not groups_denied(spec, host) and KEEP_GROUPS not in spec.annotations,
         nested=host.in_user_ns,
         console=options.console,
@@ -316,7 +317,7 @@ def _start(
 ) -> None:
     """`ready`: all that can fail has been tried. Limits are set now, the state is saved, then `start` is waited for."""
     steps.append(init_step("barrier", (BARRIERS["ready"],)))
-    steps += rlimit_steps(process)
+    steps += finish.outside_limits
     steps.append(HostStep("save_state", ()))
     steps.append(HostStep("release", ("ready",)))
     steps.append(init_step("wait_start", fifos))

@@ -7,7 +7,7 @@ before them is order.py's. (An exec needs neither mounts nor devices, and so doe
 from __future__ import annotations
 
 from pyruntime.errors import SpecError
-from pyruntime.plan.kernel import CAPABILITIES, EACCES, ENOSYS, EPERM, RLIMITS
+from pyruntime.plan.kernel import CAP_SYS_RESOURCE, CAPABILITIES, EACCES, ENOSYS, EPERM, RLIMITS
 from pyruntime.plan.opcodes import OP_FLAGS
 from pyruntime.plan.step import HostStep, Step, init_step
 
@@ -90,12 +90,14 @@ class Finish:
 
     def __init__(self, process: Process, slots: Slots, *, umask: int | None, linux: Linux, available: int,
                  last_cap: int, set_groups: bool, nested: bool, console: bool, listen_fds: int, preserve_fds: int,
-                 notify: bool = False) -> None:  # fmt: skip
+                 limits_from_outside: bool = True, notify: bool = False) -> None:  # fmt: skip
         self.process, self.linux = process, linux
         self.umask = DEFAULT_UMASK if umask is None else umask
         self.masks = CapabilityMasks(process.capabilities, available=available, last_cap=last_cap)
         self.warnings = self.masks.warnings("/process/capabilities")
         self.set_groups, self.nested = set_groups, nested
+        self.outside_limits = rlimit_steps(process) if limits_from_outside else []
+        self.own_limits = [] if limits_from_outside else own_rlimit_steps(process)
         self.fd_base = 3 + listen_fds + preserve_fds
         self.kept = [(number, slots.take()) for number in range(3, self.fd_base)]
         self.console_slot = slots.take() if console else -1
@@ -136,6 +138,8 @@ class Finish:
         # Before any filter, which need not know dup3 and close_range; what is opened later is close-on-exec.
         steps += [init_step("place_fd", (slot, number)) for number, slot in self.kept]
         steps.append(init_step("close_from", (self.fd_base,)))
+        # Limits that the host may not set on a process of another uid: init lowers its own. Nothing below opens files.
+        steps += self.own_limits
         # Loading a filter takes CAP_SYS_ADMIN or no_new_privs: without the latter it comes before the capabilities
         # go, with it as late as possible, so that the steps between need not be allowed by it (contract 4.9, S31).
         if process.no_new_privileges:
@@ -192,6 +196,25 @@ def keyring_step(container_id: str, token: str, *, user_ns: bool) -> Step:
     """
     name = f"_ses.{container_id}.{token}" if token else f"_ses.{container_id}"
     return init_step("keyring", (name, 0xFFFFFFFF, 0x08 if user_ns else 0x080000), "", (ENOSYS,))
+
+
+def own_rlimit_steps(process: Process) -> list[Step]:
+    """The limits as steps of init: prlimit(2) on another uid's process takes CAP_SYS_RESOURCE, lowering one's own nothing."""
+    return [
+        init_step("rlimit", (RLIMIT_NUMBERS[limit.type], _signed(limit.soft), _signed(limit.hard)),
+                  f"/process/rlimits/{index}")
+        for index, limit in enumerate(process.rlimits)
+    ]  # fmt: skip
+
+
+def _signed(value: int) -> int:
+    """A number of 64 bits as the plan's arguments hold it."""
+    return value - (1 << 64) if value >> 63 else value
+
+
+def may_limit_others(host: HostFacts) -> bool:
+    """Whether the host side may set limits on init at `ready` (prlimit(2))."""
+    return bool(host.capabilities >> CAP_SYS_RESOURCE & 1)
 
 
 def rlimit_steps(process: Process) -> list[HostStep]:
