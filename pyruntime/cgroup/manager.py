@@ -10,8 +10,8 @@ imported when there are processes to look for, so that a start does not pay for 
 
 from __future__ import annotations
 
-from errno import EBUSY, EINVAL, ENOENT, ENOTEMPTY, EOPNOTSUPP, EPERM
-from posix import O_CLOEXEC, O_RDONLY, O_WRONLY, close, mkdir, open, read, rmdir, strerror  # noqa: A004
+from errno import EACCES, EBUSY, EINVAL, ENOENT, ENOTEMPTY, EOPNOTSUPP, EPERM
+from posix import O_CLOEXEC, O_RDONLY, O_WRONLY, close, geteuid, mkdir, open, read, rmdir, strerror  # noqa: A004
 from posix import stat as stat_path
 from posix import write as write_fd
 from time import monotonic, sleep
@@ -80,8 +80,19 @@ def _make(path: str) -> tuple[str, ...]:
             raise
         return (*_make(parent), *_make(path))
     except OSError as error:
+        if error.errno in (EACCES, EPERM):
+            raise _forbidden(path, error) from error
         raise refusal(f"mkdir {path}", error) from error
     return (path,)
+
+
+def _forbidden(path: str, error: OSError) -> HostError:
+    """A cgroup that was asked for and that this caller may not make (contract 4.7, rootless)."""
+    parent = path.rpartition("/")[0]
+    return HostError("unable to apply cgroup configuration: rootless needs no limits + no cgrouppath when no permission "
+                     f"is granted for cgroups: mkdir {path}: {strerror(error.errno or 0).lower()}", errno=error.errno or 0,
+                     hint=f"{parent} is not delegated to uid {geteuid()}: as root, chown {geteuid()} {parent} "
+                     f"{parent}/cgroup.procs, or remove cgroupsPath")
 
 
 def _fill_cpuset(path: str) -> None:

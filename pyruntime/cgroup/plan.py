@@ -42,7 +42,12 @@ def compile_cgroup(spec: Spec, host: HostFacts, options: Options) -> CgroupPlan:
         facts = _within_reach(facts)
     places = container_places(spec.linux.cgroups_path, options.id, facts)
     paths = tuple((name, path) for hierarchy, path in places for name in hierarchy.controllers or ("",))
-    writes = compile_writes(resources, facts, device_rules=_may_set_devices(host))
+    try:
+        writes = compile_writes(resources, facts, device_rules=_may_set_devices(host))
+    except HostError as failure:
+        if facts is not host.cgroup:
+            _not_delegated(failure, host)
+        raise
     where = dict(paths)
     limits: list[HostStep] = []
     early: list[HostStep] = []
@@ -51,7 +56,7 @@ def compile_cgroup(spec: Spec, host: HostFacts, options: Options) -> CgroupPlan:
         (early if write.early else limits).append(step)
     origin = PATH if spec.linux.cgroups_path else ""  # the id names the cgroup when nothing in the config does
     make = [HostStep("cg_make", (path,), origin) for _, path in places]
-    make += enable_steps(places, writes, layout=facts.layout)
+    make += enable_steps(places, writes, layout=facts.layout, from_own=options.rootless_cgroups)
     join = tuple(HostStep("cg_join", (path,), origin) for _, path in places)
     return CgroupPlan(paths, tuple(make), tuple(early), join, tuple(limits))
 
@@ -134,6 +139,22 @@ def clean(path: str) -> list[str]:
     return parts
 
 
+def _not_delegated(failure: HostError, host: HostFacts) -> None:
+    """Say in one line how root gives this caller the controller that `failure` misses (contract 7, row 17)."""
+    name = failure.message.split()[2]  # "cannot set NAME limit: ..."
+    for entry in host.cgroup.hierarchies:
+        if name in entry.controllers:
+            place = f"{entry.mount}/user-{host.euid}"
+            failure.hint = (f"the {name} controller is not delegated to uid {host.euid}: as root, mkdir {place} && "
+                            f"chown -R {host.euid} {place} && echo PID > {place}/cgroup.procs, PID being your shell's")
+            return
+    if any(entry.version != 1 for entry in host.cgroup.hierarchies):
+        folder = "/etc/systemd/system/user@.service.d"
+        failure.hint = (f"the {name} controller is not delegated to uid {host.euid}: as root, mkdir -p {folder} && "
+                        "printf '[Service]\\nDelegate=cpu cpuset io memory pids\\n' > "
+                        f"{folder}/delegate.conf && systemctl daemon-reload, then log in again")
+
+
 def _within_reach(facts: CgroupFacts) -> CgroupFacts:
     """The hierarchies in which a rootless container without a path of its own can be placed; the others are skipped.
 
@@ -157,8 +178,9 @@ def _device_writes(resources: Resources, *, present: bool) -> Iterable[Write]:
 
 
 def enable_steps(places: tuple[tuple[Hierarchy, str], ...], writes: tuple[Write, ...], *,
-                 layout: str) -> list[HostStep]:
-    """subtree_control from the mount down to the container's parent.
+                 layout: str, from_own: bool = False) -> list[HostStep]:
+    """subtree_control from the mount down to the container's parent; with `from_own` from where the caller's own
+    cgroup lies, what is above being another's (Delegation in cgroup-v2.rst).
 
     On v2 all controllers, so that a later update finds them; on a hybrid host only those that this container uses.
     """
@@ -172,7 +194,10 @@ def enable_steps(places: tuple[tuple[Hierarchy, str], ...], writes: tuple[Write,
             continue
         data = " ".join(f"+{name}" for name in names)
         directory, steps = hierarchy.mount, []
-        for part in path[len(hierarchy.mount) + 1 :].split("/"):
+        base = "".join(f"/{part}" for part in clean(hierarchy.own)[:-1])
+        if from_own and path.startswith(f"{directory}{base}/"):
+            directory += base
+        for part in path[len(directory) + 1 :].split("/"):
             steps.append(HostStep("cg_write", (f"{directory}/cgroup.subtree_control", data), used.get(names[0], PATH)))
             directory = f"{directory}/{part}"
         return steps

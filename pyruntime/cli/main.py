@@ -128,11 +128,12 @@ def settings_of(parsed: Parsed, log: Log) -> Settings:
     if "criu" in parsed.given:
         log.warn("--criu is obsolete and ignored: criu is looked up in PATH")
     root = absolute(values["root"]) if values["root"] else default_root()
+    cache = {} if values["root"] else {"cache": f"{root}-cache"}
     if root == "/":
         raise UsageError("Option --root argument should not be set to /")
     embedded = "_pyruntime_launcher" in sys.modules  # which has begun to warm up long ago (csrc/launcher_warm.c)
     return Settings(root=root, cgroup_manager=manager, rootless=rootless, debug=log.debugging, warm_up=not embedded,
-                    warn=log.warn)  # fmt: skip
+                    warn=log.warn, **cache)  # fmt: skip
 
 
 def default_root() -> str:

@@ -17,19 +17,22 @@ CHUNK = 1 << 16
 def probe_cgroup(*, check_access: bool = False) -> CgroupFacts:
     """The mounted hierarchies in the order of /proc/self/cgroup; layout "none" when cgroups are not mounted.
 
-    `writable` is looked up for a plain user, and with `check_access` for root too (of a user namespace).
+    `writable` is looked up for a plain user, and with `check_access` for root too (of a user namespace); then
+    `v2_controllers` are those of the cgroup that would hold the container, which need not be all.
     """
     facts = parse_cgroup(_read("/proc/self/cgroup"), _read("/proc/self/mountinfo"))
     hierarchies = list(facts.hierarchies)
+    check_access = check_access or geteuid() != 0
     if facts.layout in ("hybrid", "v2"):
         unified = hierarchies[-1]
+        place = _base(unified) if check_access else unified.mount
         try:
-            controllers = _read(f"{unified.mount}/cgroup.controllers").decode().split()
+            controllers = _read(f"{place}/cgroup.controllers").decode().split()
         except OSError:
             controllers = []
         hierarchies[-1] = unified.replace(v2_controllers=tuple(controllers))
-    if check_access or geteuid() != 0:
-        hierarchies = [entry.replace(writable=access(_base(entry), W_OK)) for entry in hierarchies]
+    if check_access:
+        hierarchies = [entry.replace(writable=_writable(entry)) for entry in hierarchies]
     return facts.replace(hierarchies=tuple(hierarchies))
 
 
@@ -37,6 +40,12 @@ def _base(hierarchy: Hierarchy) -> str:
     """Where a container without a cgroupsPath goes: below our own cgroup, in the unified tree beside it."""
     own = hierarchy.own if hierarchy.version == 1 else hierarchy.own.rpartition("/")[0]
     return hierarchy.mount + own
+
+
+def _writable(hierarchy: Hierarchy) -> bool:
+    """Whether a cgroup can be made there and, in the unified tree, a process moved into it (cgroup-v2.rst, Delegation)."""
+    base = _base(hierarchy)
+    return access(base, W_OK) and (hierarchy.version == 1 or access(f"{base}/cgroup.procs", W_OK))
 
 
 def parse_cgroup(own: bytes, mountinfo: bytes) -> CgroupFacts:

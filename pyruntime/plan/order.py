@@ -134,6 +134,7 @@ def _check(spec: Spec, process: Process, bundle: BundleFacts, host: HostFacts, o
         if process.user.additional_gids:
             raise SpecError("cannot set any additional groups in a rootless container",
                             field="/process/user/additionalGids", hint="remove the list")  # fmt: skip
+        _check_mount_ids(spec)
     if options.no_pivot and linux.rootfs_propagation in ("private", "rprivate"):
         raise SpecError("rootfsPropagation cannot be private when pivot_root is not used",
                         field="/linux/rootfsPropagation", value=linux.rootfs_propagation,
@@ -143,6 +144,20 @@ def _check(spec: Spec, process: Process, bundle: BundleFacts, host: HostFacts, o
         uids = triples(linux.uid_mappings) or bundle.joined_uid_map
         gids = triples(linux.gid_mappings) or bundle.joined_gid_map
         check_mapped(process, uids, gids)
+
+
+def _check_mount_ids(spec: Spec) -> None:
+    """Owners that mount data names have to be mapped, or the file system refuses them (contract 4.3, devpts)."""
+    maps = {"uid": spec.linux.uid_mappings, "gid": spec.linux.gid_mappings}
+    for index, mount in enumerate(spec.mounts):
+        for option in mount.options:
+            kind, equals, number = option.partition("=")
+            if not equals or kind not in maps or not maps[kind] or not number.isdigit():
+                continue
+            if not any(entry.container_id <= int(number) < entry.container_id + entry.size for entry in maps[kind]):
+                raise SpecError(f"cannot specify {option} mount option for rootless container: {kind} {number} is not "
+                                "mapped", field=f"/mounts/{index}/options", value=option,
+                                hint=f"remove the option, or map {kind} {number} in linux.{kind}Mappings")  # fmt: skip
 
 
 def _finish(spec: Spec, process: Process, host: HostFacts, options: Options, slots: Slots) -> Finish:
