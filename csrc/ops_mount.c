@@ -2,6 +2,7 @@
 #include "init.h"
 
 #include <sys/mount.h>
+#include <sys/statfs.h>
 
 #define MAX_DATA 256
 
