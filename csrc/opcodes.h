@@ -3,7 +3,7 @@
 #define OPCODES_H
 
 #define PLAN_MAGIC 0x50545250u
-#define PLAN_LAYOUT_HASH 0xb129d80047533b65ull
+#define PLAN_LAYOUT_HASH 0x6391dffaa2b49186ull
 #define PLAN_HEADER_SIZE 48
 #define PLAN_STEP_SIZE 56
 #define PLAN_MAX_ARGS 6
@@ -101,7 +101,7 @@ enum op {
     OP_COVER = 58,
     OP_SCHEDULER = 59,
     OP_IO_PRIORITY = 60,
-    OP_RLIMIT = 62,
+    OP_RLIMIT = 63,
     OP_MEMORY_POLICY = 61,
 };
 

@@ -2,7 +2,6 @@
 #include "init.h"
 
 #include <sys/mount.h>
-#include <sys/statfs.h>
 
 #define MAX_DATA 256
 
@@ -121,9 +120,8 @@ int op_move_mount(struct ctx *c, const struct step *s)
     int tree = slot_fd(c, s->arg[0]);
     int fd = open_target(c, plan_str(&c->plan, s->arg[1]), s->arg[2], 0);
     int ret = tree < 0 ? tree : fd < 0 ? fd : 0;
-    struct statfs fs;
 
-    if (ret == 0 && (s->arg[2] & F_PROCFS_ONLY) != 0 && (fstatfs(tree, &fs) < 0 || fs.f_type != MAGIC_PROC))
+    if (ret == 0 && (s->arg[2] & F_PROCFS_ONLY) != 0 && check_magic(tree, MAGIC_PROC) < 0)
         ret = -EINVAL;
     if (ret == 0)
         ret = tree_attach(tree, fd);
