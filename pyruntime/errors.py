@@ -8,6 +8,7 @@ RuntimeFailure                 base: message, field, value, hint
 ├── StateError                 the container is in the wrong state for the verb
 ├── HostError                  the kernel or the host refused; `errno` says with what
 │   └── InitError              container-init reported (step, errno)
+├── Interrupted                a signal ended the call, what it had made is undone
 ├── HookError                  a hook failed or ran past its time
 └── ProgramError               the container's program cannot be run (missing, not executable, bad format)
 
@@ -99,6 +100,15 @@ class InitError(HostError):
                  hint: str = "") -> None:
         super().__init__(message, errno=errno, field=field, value=value, hint=hint)
         self.step = step
+
+
+class Interrupted(RuntimeFailure):
+    """A signal ended the call; everything it had made is undone. `exit_code` is 128 + its number."""
+
+    def __init__(self, number: int) -> None:
+        name = {1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 15: "SIGTERM"}.get(number, f"signal {number}")
+        super().__init__(f"interrupted by {name}", hint="what was made so far has been undone")
+        self.exit_code = 128 + number
 
 
 class HookError(RuntimeFailure):

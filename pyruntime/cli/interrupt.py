@@ -1,5 +1,6 @@
-"""SIGHUP, SIGINT, SIGQUIT and SIGTERM while a verb makes or removes something: they become an exception, so that what
-was made is undone (R2). The first one counts; what comes after it must not disturb the undoing.
+"""SIGHUP, SIGINT, SIGQUIT and SIGTERM while a verb makes or removes something become an exception.
+
+So what was made is undone (R2). The first one counts; what comes after it must not disturb the undoing.
 
 A foreground `run` or `exec` gives its signals to the program once that is running (lifecycle/foreground.py).
 """
@@ -8,18 +9,9 @@ from __future__ import annotations
 
 from _signal import signal
 
-from pyruntime.errors import RuntimeFailure
+from pyruntime.errors import Interrupted
 
-SIGNALS = {1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 15: "SIGTERM"}
-
-
-class Interrupted(RuntimeFailure):
-    """A signal ended the call; everything it had made is undone."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"interrupted by {SIGNALS[number]}", hint="what was made so far has been undone")
-        self.exit_code = 128 + number
-
+SIGNALS = (1, 2, 3, 15)
 
 _seen: list[int] = []
 

@@ -159,6 +159,8 @@ def _launch(settings: Settings, prepared: Prepared, entry: store.Entry, blobs: d
         from pyruntime.lifecycle import notify
 
         notify.make_folder(entry)
+    for _, text in prepared.plan.warnings:
+        settings.warn(text)
     job = Job(spec=prepared.spec, plan=prepared.plan, name=entry.id, stdio=stdio)
     job.entry, job.blobs, job.console_fd, job.warn = entry, blobs, console_fd, settings.warn
     job.fifo_owner = host_root(prepared.spec)

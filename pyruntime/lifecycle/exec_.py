@@ -16,7 +16,7 @@ from pyruntime.lifecycle import create, state, states, store
 from pyruntime.lifecycle import process as process_
 from pyruntime.lifecycle.drive import Drive, Job
 from pyruntime.lifecycle.prepare import hook_state, warm_up
-from pyruntime.lifecycle.run import take_terminal, wait
+from pyruntime.lifecycle.run import take_terminal, wait, watch
 from pyruntime.native import kernel
 from pyruntime.plan.exec_plan import ExecOptions, compile_exec
 from pyruntime.record import Record
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from pyruntime.lifecycle.foreground import Terminal
+    from pyruntime.lifecycle.foreground import Foreground, Terminal
     from pyruntime.lifecycle.settings import Settings
     from pyruntime.plan.step import Plan
     from pyruntime.spec.config import Process, Spec
@@ -193,15 +193,20 @@ class Request:
         own_tty = self.wanted.terminal and not console_socket
         console, far = kernel.streampair() if own_tty else (-1, create.connect_console(console_socket))
         terminals: list[Terminal] = []
+        watchers: list[Foreground | None] = []
         try:
-            # Before the program runs: what it finds on its terminal is what it will have.
-            at_ready = (lambda: terminals.append(take_terminal(console))) if own_tty else None
+            def at_ready() -> None:
+                """Before the program runs: its terminal is as it will be, and signals find their way."""
+                if own_tty:
+                    terminals.append(take_terminal(console))
+                watchers.append(watch(terminals[0] if own_tty else None, signals=signals and not detach))
+
             pid, pidfd = self.start(far, stdio, at_ready)
             try:
                 tell(pid, pidfd, pidfd_socket, pid_path)
                 if detach:
                     return 0
-                return wait(pidfd, terminals[0] if terminals else None, signals=signals)
+                return wait(pidfd, terminals[0] if terminals else None, watchers[0])
             finally:
                 close(pidfd)
         finally:
@@ -220,6 +225,8 @@ class Request:
             raise StateError("cannot exec in a stopped container")
         try:
             plan = self.plan(init_pid)
+            for _, text in plan.warnings:
+                self.settings.warn(text)
             job = Job(spec=self.saved, plan=plan, name=self.entry.id, stdio=stdio)
             job.blobs, job.console_fd, job.warn = self.blobs(), console_fd, self.settings.warn
             job.init_pidfd = host_pidfd

@@ -9,7 +9,7 @@ from __future__ import annotations
 from posix import O_CLOEXEC, O_RDWR, close, isatty, open, read, set_blocking, write  # noqa: A004
 from select import POLLERR, POLLHUP, POLLIN, POLLOUT, poll
 
-from pyruntime.errors import HostError
+from pyruntime.errors import HostError, Interrupted
 from pyruntime.lifecycle import process
 from pyruntime.native import kernel
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 SIGCHLD, SIGURG, SIGWINCH = 17, 23, 28
+ENDING = (1, 2, 3, 15)  # SIGHUP, SIGINT, SIGQUIT, SIGTERM
 SIGINFO_SIZE = 128  # struct signalfd_siginfo, signalfd(2)
 CHUNK = 65536
 HIGH_WATER = 1 << 20
@@ -151,6 +152,27 @@ class Foreground:
     def __init__(self, *, signals: bool) -> None:
         self.signals = kernel.signalfd() if signals else -1
 
+    def wait_for(self, fd: int) -> None:
+        """Wait until `fd` can be read or has ended. Raises Interrupted for a signal that would end this process before.
+
+        Other signals have nobody to go to yet.
+        """
+        while self.signals >= 0:
+            watch = poll()
+            watch.register(self.signals, POLLIN)
+            watch.register(fd, POLLIN)
+            ready = dict(watch.poll())
+            if fd in ready:
+                return
+            ending = [number for number in self._take() if number in ENDING]
+            if ending:
+                raise Interrupted(ending[0])
+
+    def _take(self) -> list[int]:
+        """The numbers of the signals that have come."""
+        data = read(self.signals, SIGINFO_SIZE * 16)
+        return [int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), SIGINFO_SIZE)]
+
     def wait(self, pidfd: int, terminal: Terminal | None) -> int:
         """The child's exit code, 128 + n for a signal. Forwards every signal but SIGCHLD, SIGURG and SIGWINCH."""
         while True:
@@ -171,9 +193,7 @@ class Foreground:
                 return process.reap(pidfd)
 
     def _forward(self, pidfd: int, terminal: Terminal | None) -> None:
-        data = read(self.signals, SIGINFO_SIZE * 16)
-        for offset in range(0, len(data), SIGINFO_SIZE):
-            number = int.from_bytes(data[offset : offset + 4], "little")
+        for number in self._take():
             if number == SIGWINCH:
                 if terminal is not None:
                     terminal.resize()

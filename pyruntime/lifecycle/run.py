@@ -46,8 +46,9 @@ def run(settings: Settings, container_id: str, bundle: str = "", *, config: str 
                 create.finish(launched, pidfd_socket=pidfd_socket, pid_path=pid_path)
                 if own_tty:
                     terminal = take_terminal(console)
+                watcher = watch(terminal, signals=signals and not detach)
                 found = launched.state | {"config": prepared.document}
-                pending = start_entry(settings, launched.entry, found, notify_socket=notify_socket)
+                pending = start_entry(settings, launched.entry, found, notify_socket=notify_socket, watcher=watcher)
             except BaseException as failure:
                 _abandon(settings, launched, failure)
                 raise
@@ -62,7 +63,7 @@ def run(settings: Settings, container_id: str, bundle: str = "", *, config: str 
         return 0
     if pending is not None:
         pending.wait_beside(settings.warn)
-    return _stay(settings, launched, terminal, keep=keep, signals=signals)
+    return _stay(settings, launched, terminal, watcher, keep=keep)
 
 
 def _terminal(spec: Spec, *, detach: bool, console_socket: str) -> Spec:
@@ -95,12 +96,12 @@ def _abandon(settings: Settings, launched: Launched, failure: BaseException) -> 
         failure.within(create.START_FAILED)
 
 
-def _stay(settings: Settings, launched: Launched, terminal: foreground.Terminal | None, *, keep: bool,
-          signals: bool) -> int:
+def _stay(settings: Settings, launched: Launched, terminal: foreground.Terminal | None,
+          watcher: foreground.Foreground | None, *, keep: bool) -> int:
     """Wait for the end; then the container goes, whatever happened to the wait."""
     ended = False
     try:
-        code = wait(launched.pidfd, terminal, signals=signals)
+        code = wait(launched.pidfd, terminal, watcher)
         ended = True
         return code
     finally:
@@ -111,13 +112,21 @@ def _stay(settings: Settings, launched: Launched, terminal: foreground.Terminal 
             _remove(settings, launched, ended=ended)
 
 
-def wait(pidfd: int, terminal: foreground.Terminal | None, *, signals: bool) -> int:
-    """The exit code of a child that we stay with."""
+def watch(terminal: foreground.Terminal | None, *, signals: bool) -> foreground.Foreground | None:
+    """What waits beside a terminal or forwards signals, which it takes over now; None when neither is asked for.
+
+    Before the program runs: a signal that comes right after its first output must find its way too (R9).
+    """
     if not signals and terminal is None:
-        return process.reap(pidfd)
+        return None
     from pyruntime.lifecycle.foreground import Foreground
 
-    return Foreground(signals=signals).wait(pidfd, terminal)
+    return Foreground(signals=signals)
+
+
+def wait(pidfd: int, terminal: foreground.Terminal | None, watcher: foreground.Foreground | None) -> int:
+    """The exit code of a child that we stay with."""
+    return process.reap(pidfd) if watcher is None else watcher.wait(pidfd, terminal)
 
 
 def _remove(settings: Settings, launched: Launched, *, ended: bool) -> None:

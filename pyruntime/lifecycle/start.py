@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from pyruntime.lifecycle import notify
+    from pyruntime.lifecycle import foreground, notify
     from pyruntime.lifecycle.settings import Settings
 
 DEATH_TIMEOUT_MS = 10_000
@@ -38,20 +38,22 @@ def start(settings: Settings, container_id: str, *, notify_socket: str = "") -> 
         pending.wait()
 
 
-def start_entry(settings: Settings, entry: store.Entry, found: dict[str, Any], *,
-                notify_socket: str = "") -> notify.Pending | None:
+def start_entry(settings: Settings, entry: store.Entry, found: dict[str, Any], *, notify_socket: str = "",
+                watcher: foreground.Foreground | None = None) -> notify.Pending | None:
     """The same on a locked entry whose status is `created`; poststart hooks included.
+
+    `watcher` has taken over the signals of this process: one that would end it ends the start. Raises Interrupted then.
 
     What is returned waits for READY, when `notify_socket` asks for it; the receiver waits or closes.
     """
     if not notify_socket or not _has_notify(entry):
-        _start(settings, entry, found)
+        _start(settings, entry, found, watcher)
         return None
     from pyruntime.lifecycle.notify import Pending, Proxy
 
     proxy = Proxy(entry, notify_socket)
     try:
-        _start(settings, entry, found)
+        _start(settings, entry, found, watcher)
         pid = int(found["init_process_pid"])
         pidfd = process.open_process(pid, int(found["init_process_start"]))
     except BaseException:
@@ -68,8 +70,9 @@ def _has_notify(entry: store.Entry) -> bool:
     return True
 
 
-def _start(settings: Settings, entry: store.Entry, found: dict[str, Any]) -> None:
-    message = _release(entry)
+def _start(settings: Settings, entry: store.Entry, found: dict[str, Any],
+           watcher: foreground.Foreground | None) -> None:
+    message = _release(entry, watcher)
     if message.type == "ERROR":
         _wait_for_death(found)
         raise _failure(found, message)
@@ -81,7 +84,7 @@ def _start(settings: Settings, entry: store.Entry, found: dict[str, Any]) -> Non
         _poststart(settings, entry, found)
 
 
-def _release(entry: store.Entry) -> Message:
+def _release(entry: store.Entry, watcher: foreground.Foreground | None) -> Message:
     """Write the byte and read until init has become the program, or says why not."""
     try:
         err = open("exec.err", O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW, dir_fd=entry.fd)
@@ -98,6 +101,8 @@ def _release(entry: store.Entry) -> Message:
         close(fifo)
         set_blocking(err, True)
         data = b""
+        if watcher is not None:
+            watcher.wait_for(err)
         while chunk := read(err, 65536):
             data += chunk
         return parse_message(data.removeprefix(GOING)) if data != GOING else Message("GOING")

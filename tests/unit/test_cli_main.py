@@ -294,7 +294,7 @@ def test_update_sends_what_was_given(call: Call, monkeypatch: pytest.MonkeyPatch
     document.write_text("{}")
     call("update", "--memory", "64m", "--pids-limit=0", "--kernel-memory", "1", "x")
     call("update", "--memory", "1", "--resources", str(document), "x")
-    assert seen == [{"flags": {"memory": "64m", "pids_limit": "0"}}, {"resources": b"{}"}]
+    assert seen == [{"flags": {"memory": "64m", "pids-limit": "0"}}, {"resources": b"{}"}]
 
 
 def test_spec_writes_once(call: Call, tmp_path: Path) -> None:
