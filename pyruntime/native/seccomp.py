@@ -192,7 +192,7 @@ def _fill(handle: Any, rules: Rules) -> dict[str, int]:
 
 def _export(handle: Any) -> bytes:
     """The program, without our prologue."""
-    buffer = ffi.new("char[]", MAX_BPF)
+    buffer = ffi.new(f"char[{MAX_BPF}]")
     size = _check(lib.pr_filter_export(handle, buffer, MAX_BPF), "error exporting seccomp filter", "")
     if not size or size % INSTRUCTION_SIZE:
         raise HostError(f"libseccomp exported {size} bytes, which is no program", field=FIELD)
