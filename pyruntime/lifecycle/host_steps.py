@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pyruntime.lifecycle.drive import Drive
     from pyruntime.plan.step import HostStep
 
+    Lines = tuple[tuple[int, int, int], ...]
+
 O_PATH = 0o10000000
 O_NOFOLLOW = 0o400000
 MS_REC = 0x4000
@@ -61,6 +63,21 @@ def open_tree(drive: Drive, path: str, slot: int, recursive: int, propagation: i
             raise
         kernel.mount_propagation(fd, wanted)
     drive.slots[slot] = fd
+
+
+def idmap(drive: Drive, source: str, slot: int, recursive: int, uids: Lines, gids: Lines) -> None:
+    """Map the ids of a tree that nobody has seen yet (mount_setattr(2), MOUNT_ATTR_IDMAP)."""
+    fd = kernel.user_namespace(map_text(uids), map_text(gids))
+    try:
+        kernel.mount_setattr(drive.slots[slot], flags=kernel.AT_RECURSIVE if recursive else 0,
+                             attr_set=kernel.MOUNT_ATTR_IDMAP, userns_fd=fd)
+    finally:
+        close(fd)
+
+
+def map_text(lines: Lines) -> bytes:
+    """A whole map as the kernel takes it in one write (user_namespaces(7))."""
+    return "".join(f"{inner} {outer} {size}\n" for inner, outer, size in lines).encode()
 
 
 def open_root(drive: Drive, path: str, slot: int, recursive: int) -> None:
@@ -194,7 +211,7 @@ def release(drive: Drive, barrier: str) -> None:
 
 STEPS: dict[str, Callable[..., None]] = {
     step.__name__: step
-    for step in (cg_make, cg_write, cg_join, open_tree, open_root, open_ns, open_device, open_pidfd, keep_fd, connect, fifos, spawn,
+    for step in (cg_make, cg_write, cg_join, open_tree, idmap, open_root, open_ns, open_device, open_pidfd, keep_fd, connect, fifos, spawn,
                  id_map, set_groups, record_pid, hooks, rlimit, save_state, send_listener, release)
 }  # fmt: skip
 

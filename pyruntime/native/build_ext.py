@@ -1,4 +1,4 @@
-"""Builds pyruntime.native._ext (cffi, API mode, limited API) from csrc/ext.c and csrc/seccomp.c."""
+"""Builds pyruntime.native._ext (cffi, API mode, limited API) from csrc/ext*.c and csrc/seccomp.c."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cffi import FFI
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CSRC = os.path.normpath(os.path.join(HERE, "..", "..", "csrc"))
-NAMES = [name for name in ("ext", "seccomp") if os.path.exists(os.path.join(CSRC, f"{name}.c"))]
+NAMES = [name for name in ("ext", "ext_ns", "seccomp") if os.path.exists(os.path.join(CSRC, f"{name}.c"))]
 
 
 def declarations() -> str:

@@ -22,6 +22,7 @@ OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = 0o2000000
 RLIM_INFINITY = (1 << 64) - 1
 PROC_SUPER_MAGIC = 0x9FA0
+MOUNT_ATTR_IDMAP = 0x00100000
 
 
 def _check(result: int, call: str, path: str | bytes = "") -> int:
@@ -97,6 +98,11 @@ def mount_setattr(fd: int, *, flags: int = 0, attr_set: int = 0, attr_clr: int =
     """mount_setattr(2) on the mount that `fd` names, Linux 5.12."""
     _check(lib.pr_mount_setattr(fd, b"", flags | AT_EMPTY_PATH, attr_set, attr_clr, propagation, userns_fd),
            "mount_setattr")
+
+
+def user_namespace(uid_map: bytes, gid_map: bytes) -> int:
+    """A descriptor of a new user namespace with these maps and without a process; ours stays what it is."""
+    return _check(lib.pr_user_ns(uid_map, len(uid_map), gid_map, len(gid_map)), "user namespace")
 
 
 def mount_propagation(fd: int, flags: int) -> None:

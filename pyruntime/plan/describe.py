@@ -204,7 +204,8 @@ def _scheduler(attr: bytes) -> str:
     """Policy and the numbers that are not 0, from struct sched_attr."""
     number = int.from_bytes(attr[4:8], "little")
     words = [name for name, value in POLICIES.items() if value == number]
-    for key, at, size in (("nice", 16, 4), ("priority", 20, 4), ("runtime", 24, 8), ("deadline", 32, 8), ("period", 40, 8)):
+    fields = (("nice", 16, 4), ("priority", 20, 4), ("runtime", 24, 8), ("deadline", 32, 8), ("period", 40, 8))
+    for key, at, size in fields:
         if value := int.from_bytes(attr[at : at + size], "little", signed=key == "nice"):
             words.append(f"{key} {value}")
     return " ".join(words)
@@ -220,6 +221,11 @@ def bits(mask: bytes) -> str:
     """The numbers of the bits that are set: 0,3."""
     value = int.from_bytes(mask, "little")
     return ",".join(str(number) for number in range(value.bit_length()) if value >> number & 1)
+
+
+def _ranges(lines: tuple[tuple[int, int, int], ...]) -> str:
+    """1000->7+1 for one id on disk and how it is shown."""
+    return ", ".join(f"{disk}->{shown}+{size}" for disk, shown, size in lines)
 
 
 def _mode(mode: int) -> str:
@@ -329,6 +335,9 @@ WORDS: dict[str, Callable[..., str]] = {
     "cg_write": lambda file, data: f"{file} {data}",
     "open_tree": _open_tree,
     "clone_tree": _clone_tree,
+    "idmap": lambda source, slot, recursive, uids, gids: (
+        f"{source} in slot {slot}{' [recursive]' if recursive else ''} uids {_ranges(uids)} gids {_ranges(gids)}"
+    ),
     "open_root": lambda path, slot, recursive: f"{path} -> slot {slot}{' [rbind]' if recursive else ' [bind]'}",
     "open_ns": lambda path, nstype, slot: f"{path} -> slot {slot} [{namespace_names(nstype)}]",
     "open_device": lambda path, mode, dev, slot: f"{path} {_device(mode, dev)} -> slot {slot}",

@@ -367,6 +367,7 @@ INIT_TEXTS: dict[str, Callable[[Any, int, str, str], str]] = {
 
 HOST_TEXTS: dict[str, Callable[[Any, str], str]] = {
     "open_tree": lambda s, a: f"failed to fulfil mount request: open {s.args[0]}: {a}",
+    "idmap": lambda s, a: f"failed to fulfil mount request: failed to set MOUNT_ATTR_IDMAP on {s.args[0]}: {a}",
     "open_root": lambda s, a: f"error preparing rootfs: open {s.args[0]}: {a}",
     "open_ns": lambda s, a: f"failed to open namespace {s.args[0]}: {a}",
     "open_device": lambda s, a: f"error creating device nodes: open {s.args[0]}: {a}",
@@ -474,7 +475,7 @@ HINTS = {
     ("scheduler", EBUSY): "the deadlines of all tasks together leave no room for this one",
     ("scheduler", EINVAL): "the kernel refuses these numbers: see sched_setattr(2)",
     ("io_priority", EPERM): "IOPRIO_CLASS_RT needs CAP_SYS_NICE or CAP_SYS_ADMIN",
-    ("memory_policy", EINVAL): "a node is missing here or not in the cgroup's cpuset.mems, or the mode refuses the flag",
+    ("memory_policy", EINVAL): "a node is missing here or not in the cgroup's cpuset.mems, or a flag does not fit",
     ("memory_policy", ENOSYS): "this kernel is built without NUMA",
     ("affinity", EINVAL): "none of these CPUs may be used: see resources.cpu.cpus",
 }
@@ -508,6 +509,9 @@ def _host_hint(step: HostStep, errno: int) -> str:
 HOST_HINTS = {
     ("open_tree", ENOENT): "the source of a bind is a path on the host; relative ones start at the bundle",
     ("open_tree", EPERM): "bind mounts need CAP_SYS_ADMIN: run as root, or in a user namespace",
+    ("idmap", EINVAL): "the source's file system cannot be id-mapped on this kernel, is id-mapped already, or the "
+    "mappings overlap",
+    ("idmap", EPERM): "mapping ids needs CAP_SYS_ADMIN in the user namespace that mounted the source's file system",
     ("open_root", ELOOP): "root.path must be a folder, not a symlink",
     ("open_root", EPERM): "mounting the rootfs needs CAP_SYS_ADMIN: run as root, or in a user namespace",
     ("open_ns", 0): "the path must name a namespace of that type, as /proc/PID/ns/net does",

@@ -108,8 +108,8 @@ PROPAGATION = {
 
 KINDS = {"bind": MS_BIND, "rbind": MS_BIND | MS_REC, "remount": MS_REMOUNT}
 
-REFUSED = frozenset(("idmap", "ridmap", "copy-symlink"))
-CARRIED_OUT = frozenset(("src-nofollow", "dest-nofollow", "tmpcopyup"))
+REFUSED = frozenset(("copy-symlink",))
+CARRIED_OUT = frozenset(("src-nofollow", "dest-nofollow", "tmpcopyup", "idmap", "ridmap"))
 
 # What mount(2) calls an attribute, for kernels and sandboxes without mount_setattr.
 ATTR_TO_MS = (
@@ -124,6 +124,7 @@ ATTR_TO_MS = (
 # File systems whose superblock is the kernel's or the namespace's: `ro` is a matter of the mount alone.
 SHARED_SUPERBLOCK = frozenset(("proc", "sysfs", "mqueue", "devpts", "cgroup", "cgroup2"))
 
+IDMAP_KERNEL = (5, 12)  # mount_setattr(2)
 MAX_VALUE = 255  # bytes of a value that fsconfig(2) takes, e.g. of lowerdir; counted with its key
 MAX_DATA = 4095  # bytes of mount(2)'s data, a page with its NUL
 
@@ -216,6 +217,8 @@ class Mounts:
         self.net_ns = any(entry.type == "network" and not entry.path for entry in spec.linux.namespaces)
         self.cgroup_ns = "cgroup" in kinds
         self.rootfs_shared = spec.linux.rootfs_propagation in ("shared", "rshared")
+        self.rootless, self.kernel = host.euid != 0, host.kernel
+        self.linux, self.bundle = spec.linux, bundle
         self.cgroup = host.cgroup
         self.cgroup_paths = cgroup.paths
 
@@ -260,7 +263,7 @@ def compile_mount(out: Mounts, mount: Mount, origin: str) -> None:
     """Append the steps of one entry."""
     split = split_options(mount.options)
     target = clean(mount.destination)
-    if split.other or mount.uid_mappings or mount.gid_mappings:
+    if split.other:
         _refuse(mount, split, origin)
     if split.kind & MS_REMOUNT:
         _remount(out, split, target, origin)
@@ -319,12 +322,8 @@ def setattr_step(target: str, attr_set: int, attr_clr: int, origin: str, flags: 
 
 def _refuse(mount: Mount, split: Split, origin: str) -> None:
     """Raise SpecError for what this version cannot do: silently dropping it would change what the container sees."""
-    if mount.uid_mappings or mount.gid_mappings:
-        field = f"{origin}/uidMappings" if mount.uid_mappings else f"{origin}/gidMappings"
-        raise SpecError("id-mapped mounts are not supported yet", field=field,
-                        hint="remove the mappings and give the source the owner that the container needs")  # fmt: skip
     for option in split.other:
-        if option not in CARRIED_OUT:
+        if option.partition("=")[0] not in CARRIED_OUT:
             raise SpecError(f"mount option {option!r} is not supported yet", field=f"{origin}/options", value=option,
                             hint="remove the option from this mount")  # fmt: skip
     if "tmpcopyup" in split.other and (mount.type != "tmpfs" or split.kind):
@@ -361,6 +360,24 @@ def _bind(out: Mounts, mount: Mount, split: Split, target: str, origin: str) -> 
         steps = out.late if late else out.init
         steps.append(setattr_step(target, split.attr_set, split.attr_clr, f"{origin}/options"))
     _after(out, split.replace(propagation=rest), target, origin)
+    if mount.uid_mappings or mount.gid_mappings or any(word.startswith(("idmap", "ridmap")) for word in split.other):
+        _idmap(out, mount, source, slot, origin)
+
+
+def _idmap(out: Mounts, mount: Mount, source: str, slot: int, origin: str) -> None:
+    """Map the ids of the clone before it is handed over: only a tree that nobody has seen can be (mount_setattr(2))."""
+    from pyruntime.plan.idmap import idmap_step
+    from pyruntime.plan.process import triples
+
+    field = f"{origin}/uidMappings" if mount.uid_mappings else f"{origin}/options"
+    if out.rootless or out.inside:
+        raise SpecError("id-mapped mounts are not supported for rootless containers", field=field,
+                        hint="give the source the owner that the container needs")  # fmt: skip
+    if out.kernel < IDMAP_KERNEL:
+        raise SpecError("id-mapped mounts need Linux 5.12", field=field, hint="give the source the owner that it needs")
+    maps = (triples(out.linux.uid_mappings) or out.bundle.joined_uid_map,
+            triples(out.linux.gid_mappings) or out.bundle.joined_gid_map)  # fmt: skip
+    out.host.append(idmap_step(mount, source, slot, maps, origin))
 
 
 def _attach(out: Mounts, slot: int, target: str, origin: str, follow: int = 0) -> None:

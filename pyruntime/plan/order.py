@@ -118,7 +118,8 @@ def _dropped(spec: Spec) -> list[tuple[str, str]]:
     for key, value in (("kernel", memory.kernel), ("kernelTCP", memory.kernel_tcp),
                        ("useHierarchy", memory.use_hierarchy)):  # fmt: skip
         if value:  # contract 4.8; 0 and false ask for nothing
-            found.append((f"/linux/resources/memory/{key}", f"memory.{key} is ignored: the kernel has no such setting any more"))
+            said = f"memory.{key} is ignored: the kernel has no such setting any more"
+            found.append((f"/linux/resources/memory/{key}", said))
     return found
 
 

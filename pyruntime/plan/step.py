@@ -66,6 +66,7 @@ HOST_OPS: dict[str, tuple[str, ...]] = {
     "cg_write": ("file", "data"),  # absolute file below a cgroup mount
     "cg_join": ("path",),  # pid of stage 0 into PATH/cgroup.procs
     "open_tree": ("path", "slot", "recursive", "propagation", "follow"),  # detached clone of a host path
+    "idmap": ("source", "slot", "recursive", "uids", "gids"),  # of the tree in the slot: id on disk, id shown, count
     "open_root": ("path", "slot", "recursive"),  # the rootfs, detached clone
     "open_ns": ("path", "nstype", "slot"),
     "open_device": ("path", "mode", "dev", "slot"),  # a host device node, checked, as a detached bind

@@ -410,6 +410,7 @@ def test_idmap_without_mappings(runtime: Runtime, make_bundle: MakeBundle, tmp_p
         "stat -c %u:%g /mnt",
         {"linux.namespaces": namespaces("user"), "linux.uidMappings": UIDS, "linux.gidMappings": UIDS},
     )
+    (bundle.rootfs / "mnt").mkdir()  # the container's root may not make it
     assert runtime.look(bundle.add_mounts(bind(folder, "bind", "idmap"))) == "0:0"
 
 
