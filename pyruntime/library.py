@@ -1,9 +1,9 @@
 """The typed interface to the runtime, for programs: the same verbs as the command line, as objects.
 
-Safe to call from many threads at once (DESIGN, runtime 3): nothing of the calling process is changed, no signal handler,
-working directory, environment or limit, and only children made here are waited for, by pidfd. What a container or an
-exec'd process prints goes to the descriptors given as `stdio`. Every failure is a RuntimeFailure with `message`, `field`
-(a JSON pointer into config.json), `value` and `hint`.
+Safe to call from many threads at once (DESIGN, runtime 3): nothing of the calling process is changed, no signal
+handler, working directory, environment or limit, and only children made here are waited for, by pidfd. What a container
+or an exec'd process prints goes to the descriptors given as `stdio`. Every failure is a RuntimeFailure with `message`,
+`field` (a JSON pointer into config.json), `value` and `hint`.
 """
 
 from __future__ import annotations

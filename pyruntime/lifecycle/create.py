@@ -10,8 +10,18 @@ from __future__ import annotations
 
 from errno import EBADF
 from fcntl import F_GETFD, FD_CLOEXEC, fcntl
-from posix import (  # noqa: A004
-    O_CLOEXEC, O_CREAT, O_EXCL, O_WRONLY, close, getcwd, open, rename, strerror, unlink, write,
+from posix import (
+    O_CLOEXEC,
+    O_CREAT,
+    O_EXCL,
+    O_WRONLY,
+    close,
+    getcwd,
+    open,
+    rename,
+    strerror,
+    unlink,
+    write,
 )  # fmt: skip
 from time import gmtime, time_ns
 

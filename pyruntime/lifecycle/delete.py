@@ -35,7 +35,7 @@ def delete(settings: Settings, container_id: str, *, force: bool = False) -> Non
 
 
 def end_holder(entry: store.Entry) -> None:
-    """Kill what a call that holds the lock may be waiting for: a hook or a program that hangs. It then undoes its work."""
+    """Kill what a call that holds the lock may wait for, a hook or a program that hangs; it then undoes its work."""
     left = cleanup.remains(entry)
     if left is not None:
         cleanup.kill(left)
@@ -64,8 +64,8 @@ def _foreign(entry: store.Entry, *, force: bool) -> None:
     """No state of ours: a directory with nothing in it but our empty names goes, anything else stays."""
     names = entry.foreign_names()
     if names:
-        raise HostError(f"container does not exist: {entry.path} is not a container of pyruntime", value=" ".join(names),
-                        hint="nothing in it was touched; remove it by hand if it is not needed")
+        raise HostError(f"container does not exist: {entry.path} is not a container of pyruntime",
+                        value=" ".join(names), hint="nothing in it was touched; remove it by hand if it is not needed")
     entry.remove()
     if not force:
         raise NotFoundError("container does not exist", value=entry.id, hint="its empty state directory was removed")

@@ -36,7 +36,7 @@ def stats(settings: Settings, container_id: str) -> dict[str, Any]:
 
 
 def watch(settings: Settings, container_id: str, interval_s: float) -> Iterator[dict[str, Any]]:
-    """Figures every `interval_s` (the first after one interval), `oom` records at once; ends when the cgroup is empty."""
+    """Figures every `interval_s` (first after one), `oom` records at once; ends when the cgroup is empty."""
     paths = _paths(settings, container_id)
     with OomWatch(paths) as oom:
         due = monotonic() + interval_s

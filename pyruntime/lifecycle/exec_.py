@@ -39,7 +39,7 @@ NAMESPACE_FILES = {"mount": "mnt", "cgroup": "cgroup", "uts": "uts", "ipc": "ipc
 
 
 class Changes(Record):
-    """What the command line changes in the container's own process (contract 1.4, exec). `process`: a file that says all."""
+    """What the command line changes in the container's own process (contract 1.4). `process`: a file that says all."""
 
     args: tuple[str, ...] = ()
     process: str = ""
@@ -60,7 +60,8 @@ NOT_INHERITED = ("terminal", "consoleSize", "args")  # of the container's proces
 def exec_(settings: Settings, container_id: str, *, args: Sequence[str] = (), process: str = "", cwd: str = "",
           env: Sequence[str] = (), user: str = "", additional_gids: Sequence[str] = (), tty: bool = False,
           process_label: str = "", apparmor: str = "", no_new_privs: bool = False, cap: Sequence[str] = (),
-          preserve_fds: int = 0, listen_fds: int = 0, cgroup: Sequence[str] = (), ignore_paused: bool = False, detach: bool = False,
+          preserve_fds: int = 0, listen_fds: int = 0, cgroup: Sequence[str] = (), ignore_paused: bool = False,
+          detach: bool = False,
           console_socket: str = "", pidfd_socket: str = "", pid_file: str = "",
           stdio: tuple[int, int, int] = (0, 1, 2), signals: bool = False) -> int:
     """The process's exit code (128 + n for signal n), 0 when detached, which means that execve has taken place.
@@ -231,7 +232,9 @@ class Request:
             job.blobs, job.console_fd, job.warn = self.blobs(), console_fd, self.settings.warn
             job.init_pidfd = host_pidfd
             job.at_ready = at_ready
-            job.listener_state = lambda _: hook_state(self.entry.id, "running", init_pid, self.found["bundle"], self.saved)
+            job.listener_state = lambda _: hook_state(
+                self.entry.id, "running", init_pid, self.found["bundle"], self.saved
+            )
             with Drive(job) as drive:
                 return _drive(drive)
         finally:

@@ -143,7 +143,8 @@ def _host_tty() -> int:
     except OSError as error:
         raise HostError(f"open /dev/tty: {(error.strerror or '').lower()}", errno=error.errno or 0,
                         field="/process/terminal", value="true",
-                        hint="run it from a terminal, set process.terminal to false, or detach with --console-socket") from error
+                        hint="run it from a terminal, set process.terminal to false, or detach with "
+                             "--console-socket") from error  # fmt: skip
 
 
 class Foreground:

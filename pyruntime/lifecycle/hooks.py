@@ -6,7 +6,7 @@ each. So timeouts, output and descriptors are handled once, in C, and a hook die
 
 from __future__ import annotations
 
-from posix import environ, getcwd  # noqa: A004
+from posix import environ, getcwd
 
 from pyruntime.errors import HostError, RuntimeFailure
 from pyruntime.lifecycle import process

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from pyruntime.lifecycle.settings import Settings
 
 SIGRTMIN, SIGRTMAX = 34, 64
-# signal(7), x86-64 and arm64
+# Numbers of x86-64 and arm64: see signal(7).
 SIGNALS = {
     name: number
     for number, name in enumerate(
-        "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG "
-        "XCPU XFSZ VTALRM PROF WINCH IO PWR SYS".split(),
+        "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU "
+        "URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS".split(),
         1,
     )
 } | {"IOT": 6, "POLL": 29, "CLD": 17, "RTMIN": SIGRTMIN, "RTMAX": SIGRTMAX}
@@ -66,7 +66,8 @@ def _kill_all(found: dict[str, Any], number: int) -> None:
     try:
         manager.kill_all(tuple(found["cgroup_paths"].items()), number)
     except OSError as error:
-        raise HostError(f"unable to kill all processes: {(error.strerror or '').lower()}", errno=error.errno or 0) from error
+        raise HostError(f"unable to kill all processes: {(error.strerror or '').lower()}",
+                        errno=error.errno or 0) from error
     if not found["cgroup_paths"]:
         _kill_init(found, number)
 

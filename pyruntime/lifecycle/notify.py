@@ -54,7 +54,7 @@ class Proxy:
         self.socket.close()
 
     def wait(self, pid: int, pidfd: int) -> bool:
-        """Wait for READY or the end of init; whether it became ready. Raises HostError when the host does not listen."""
+        """Wait for READY or the end of init; whether it became ready. HostError when the host does not listen."""
         watch = poll()
         watch.register(self.socket.fileno(), POLLIN)
         watch.register(pidfd, POLLIN)
@@ -69,7 +69,7 @@ class Proxy:
                 return False
 
     def _tell(self, pid: int) -> None:
-        """READY and MAINPID, then a BARRIER: its pipe closes when the host has read all of it (sd_notify_barrier(3))."""
+        """READY and MAINPID, then a BARRIER, whose pipe closes when the host has read it all (sd_notify_barrier(3))."""
         out = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC)
         read_end, write_end = pipe2(O_CLOEXEC)
         try:

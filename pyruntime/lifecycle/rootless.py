@@ -8,9 +8,24 @@ from __future__ import annotations
 
 from errno import EACCES, EPERM
 from posix import (
-    O_CLOEXEC, O_RDONLY, O_RDWR, POSIX_SPAWN_DUP2, X_OK,
-    access, close, environ, getegid, geteuid, getgroups, open, pipe2, posix_spawn, read, stat, waitpid,
-)  # noqa: A004
+    O_CLOEXEC,
+    O_RDONLY,
+    O_RDWR,
+    POSIX_SPAWN_DUP2,
+    X_OK,
+    access,
+    close,
+    environ,
+    getegid,
+    geteuid,
+    getgroups,
+    open,
+    pipe2,
+    posix_spawn,
+    read,
+    stat,
+    waitpid,
+)
 
 from pyruntime.errors import HostError
 

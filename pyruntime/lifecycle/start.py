@@ -81,7 +81,7 @@ def _start(settings: Settings, entry: store.Entry, found: dict[str, Any],
                         hint="from outside, by its seccomp filter or for its memory limit")
     entry.drop("exec.fifo", "exec.err")  # their presence means `created` to readers outside (contract 1.8)
     if found["config"].get("hooks"):
-        _poststart(settings, entry, found)
+        _poststart(entry, found)
 
 
 def _release(entry: store.Entry, watcher: foreground.Foreground | None) -> Message:
@@ -89,7 +89,8 @@ def _release(entry: store.Entry, watcher: foreground.Foreground | None) -> Messa
     try:
         err = open("exec.err", O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW, dir_fd=entry.fd)
     except OSError as error:
-        raise HostError("exec.err is missing", errno=error.errno or ENOENT, hint="its state is damaged; delete --force") from error
+        raise HostError("exec.err is missing", errno=error.errno or ENOENT,
+                        hint="its state is damaged; delete --force") from error
     try:
         try:
             fifo = open("exec.fifo", O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW, dir_fd=entry.fd)
@@ -130,7 +131,7 @@ def _failure(found: dict[str, Any], message: Message) -> RuntimeFailure:
     return failure
 
 
-def _poststart(settings: Settings, entry: store.Entry, found: dict[str, Any]) -> None:
+def _poststart(entry: store.Entry, found: dict[str, Any]) -> None:
     """poststart hooks; one that fails kills the container (contract 3.2)."""
     from pyruntime.lifecycle import hooks
     from pyruntime.lifecycle.prepare import hook_state

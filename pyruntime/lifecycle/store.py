@@ -12,8 +12,8 @@ Rules:
 2. `identity` is lines of `crc32 json`. The first (token, cgroup paths, which of them are ours) is written before the
    first cgroup exists; the second (pid, start time) before init passes its first barrier. Lines that do not check are
    skipped: what is left is still enough for `delete --force`.
-3. A directory with neither a valid identity nor a valid state.json is foreign: named, never touched. An empty one, or one
-   with only our own names and no byte in `identity`, may go.
+3. A directory with neither a valid identity nor a valid state.json is foreign: named, never touched. An empty one, or
+   one with only our own names and no byte in `identity`, may go.
 4. Files outlive the runtime's death at any instant, by write and rename. They are not fsynced: that would only help
    against a power failure, after which no process and no cgroup is left to find. What a file system can make of the
    files then (names without contents) is the empty directory of rule 3. Measured where the state root is on ext4:
@@ -27,10 +27,28 @@ from binascii import crc32, hexlify
 from errno import EEXIST, ENOENT, ENOTDIR
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from posix import (
-    O_APPEND, O_CLOEXEC, O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_TRUNC, O_WRONLY,
-    close, fchmod, fstat, listdir, mkdir, open, read, rename, rmdir, stat, unlink, urandom, write,
-)  # noqa: A004
-
+    O_APPEND,
+    O_CLOEXEC,
+    O_CREAT,
+    O_DIRECTORY,
+    O_NOFOLLOW,
+    O_RDONLY,
+    O_TRUNC,
+    O_WRONLY,
+    close,
+    fchmod,
+    fstat,
+    listdir,
+    mkdir,
+    open,
+    read,
+    rename,
+    rmdir,
+    stat,
+    unlink,
+    urandom,
+    write,
+)
 from time import monotonic, sleep
 
 from pyruntime.errors import ExistsError, HostError, NotFoundError
@@ -52,7 +70,7 @@ MAX_FILE = 64 * 1024 * 1024
 
 
 class Identity(Record):
-    """What `identity` says. `cgroup_paths`: (controller, directory); `created`: the directories that are ours to remove."""
+    """What `identity` says. `cgroup_paths`: (controller, directory); `created`: the directories that are ours."""
 
     id: str
     token: str
@@ -95,7 +113,7 @@ def make_root(root: str) -> None:
             return
         parent = root.rpartition("/")[0]
         if error.errno != ENOENT or not parent:
-            raise HostError(f"mkdir {root}: {error.strerror.lower()}", errno=error.errno or 0,
+            raise HostError(f"mkdir {root}: {(error.strerror or '').lower()}", errno=error.errno or 0,
                             hint="name another state root with --root") from error
         make_root(parent)
         try:
@@ -218,9 +236,9 @@ class Entry:
             _unlink(name, self.fd)
 
     def foreign_names(self) -> list[str]:
-        """What makes the directory another's: names that are not ours, or an `identity` with bytes that do not check."""
+        """What makes the directory another's: names that are not ours, or an `identity` that does not check."""
         found = [name for name in listdir(self.fd) if name not in (*NAMES, "notify")]
-        return found + (["identity"] if self.read("identity") else []) + (["state.json"] if self.read("state.json") else [])
+        return found + [name for name in ("identity", "state.json") if self.read(name)]
 
     def remove(self) -> None:
         """Unlink what is ours and the directory. Raises HostError when something else is in it."""
@@ -234,7 +252,7 @@ class Entry:
             return
         except OSError as error:
             left = [name for name in listdir(self.fd) if name not in NAMES]
-            raise HostError(f"unable to remove {self.path}: {error.strerror.lower()}", errno=error.errno or 0,
+            raise HostError(f"unable to remove {self.path}: {(error.strerror or '').lower()}", errno=error.errno or 0,
                             value=" ".join(left), hint="a file that is not the runtime's lies in it") from error
 
     def _remove_notify(self) -> None:
@@ -269,7 +287,7 @@ def claim(root: str, container_id: str) -> Entry:
         mkdir(path, 0o711)
     except OSError as error:
         if error.errno != EEXIST:
-            raise HostError(f"mkdir {path}: {error.strerror.lower()}", errno=error.errno or 0) from error
+            raise HostError(f"mkdir {path}: {(error.strerror or '').lower()}", errno=error.errno or 0) from error
         raise ExistsError("container with given ID already exists", value=container_id,
                           hint=f"delete it first, or use another id; its state is in {path}") from error
     fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)
@@ -288,7 +306,7 @@ def lookup(root: str, container_id: str) -> Entry:
         if error.errno in (ENOENT, ENOTDIR):
             raise NotFoundError("container does not exist", value=container_id,
                                 hint=f"list shows what is below {root}") from error
-        raise HostError(f"open {root}/{container_id}: {error.strerror.lower()}", errno=error.errno or 0) from error
+        raise HostError(f"open {root}/{container_id}: {(error.strerror or '').lower()}", errno=error.errno or 0) from error
     return Entry(root, container_id, fd)
 
 
