@@ -6,7 +6,7 @@ from pyruntime.host.probe import read_file
 from pyruntime.lifecycle.prepare import OCI_VERSION
 from pyruntime.native import seccomp as native_seccomp
 from pyruntime.plan import mounts, seccomp
-from pyruntime.plan.kernel import CAPABILITIES
+from pyruntime.plan.kernel import CAPABILITIES, MEMORY_FLAGS, MEMORY_MODES
 from pyruntime.spec import parse_seccomp
 from pyruntime.version import VERSION
 
@@ -52,6 +52,7 @@ def _linux(has_seccomp: bool) -> dict[str, Any]:
         "apparmor": {"enabled": False},
         "selinux": {"enabled": False},
         "intelRdt": {"enabled": False},
+        "memoryPolicy": {"modes": sorted(MEMORY_MODES), "flags": sorted(MEMORY_FLAGS)},
         "mountExtensions": {"idmap": {"enabled": True}},
         "netDevices": {"enabled": False},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -148,3 +149,11 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_features_announce_them(runtime: Runtime) -> None:
+    """What the rows above show is announced."""
+    found = json.loads(runtime("features").out)["linux"]
+    assert "MPOL_BIND" in found["memoryPolicy"]["modes"]
+    assert "MPOL_F_STATIC_NODES" in found["memoryPolicy"]["flags"]
+    assert found["mountExtensions"] == {"idmap": {"enabled": True}}
