@@ -87,6 +87,10 @@ test: dev ## set up and run every tier this machine can run; skips are listed wi
 test-all: dev ## everything, the slow tests included, with time per tier
 	@$(PY) tools/test-tiers --all $(ARGS)
 
+.PHONY: test-vm
+test-vm: dev ## the tests of cgroup v2 in a virtual machine; ARGS go to pytest
+	@tools/test-vm $(ARGS)
+
 # ---- development ----------------------------------------------------------------------------------------------------
 .PHONY: format
 format: dev ## format C and Python
