@@ -44,8 +44,8 @@ static int set_propagation(struct ctx *c, int tree, uint64_t flags)
     return ret == -ENOSYS ? set_propagation_by_name(c, tree, (unsigned long)flags) : ret;
 }
 
-/* OP_CLONE_TREE: a detached clone of a host path in the slot, with the propagation it will have in the container. With a
-   mode only the device node of that type and number is taken. Nothing is left attached. */
+/* OP_CLONE_TREE: a detached clone of a host path in the slot, with the propagation it will have in the container. With
+   a mode only the device node of that type and number is taken. Nothing is left attached. */
 int op_clone_tree(struct ctx *c, const struct step *s)
 {
     const char *path = plan_str(&c->plan, s->arg[1]);

@@ -28,5 +28,6 @@ def _switch(settings: Settings, container_id: str, verb: str) -> None:
         states.check(state.status(entry, found), verb, container_id)
         paths = tuple(found["cgroup_paths"].items())
         if not paths:
-            raise HostError(f"cannot {verb} a container without a cgroup", hint="pausing takes a freezer cgroup: cgroups were disabled, or not delegated to the user who made it")
+            raise HostError(f"cannot {verb} a container without a cgroup",
+                            hint="it takes a freezer cgroup: cgroups were disabled, or not delegated to the user")
         (manager.freeze if verb == "pause" else manager.thaw)(paths)

@@ -54,8 +54,8 @@ def run_mapper(method: str, pid: int, lines: Lines) -> None:
     said = _run(program, argv)
     if not _read(f"/proc/{pid}/{kind}_map").strip():
         raise HostError(f"failed to write {kind}_map: {said or method}", value=" ".join(argv),
-                        hint=missing_range(kind, lines) or f"{method} needs its setuid bit or file capabilities, and is "
-                        "refused where no_new_privs is set")  # fmt: skip
+                        hint=missing_range(kind, lines) or f"{method} needs its setuid bit or file capabilities, and "
+                        "is refused where no_new_privs is set")  # fmt: skip
 
 
 def find_program(name: str) -> str:
@@ -186,8 +186,9 @@ def blocked(path: str, spec: Spec, *, last_only: bool = False) -> str:
             continue
         letter, shift = ("u", 6) if there.st_uid == uid else ("g", 3) if there.st_gid in gids else ("o", 0)
         if not there.st_mode >> shift & 1:
-            return (f"{name} (owner {there.st_uid}, mode {there.st_mode & 0o7777:04o}) is closed to the container's root, "
-                    f"which is uid {uid} here: chmod {letter}+x {name}")  # fmt: skip
+            mode = f"{there.st_mode & 0o7777:04o}"
+            return (f"{name} (owner {there.st_uid}, mode {mode}) is closed to the container's root, which is uid {uid} "
+                    f"here: chmod {letter}+x {name}")  # fmt: skip
     return ""
 
 

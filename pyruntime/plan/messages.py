@@ -184,7 +184,7 @@ def _cause(main: Step, step: Step, errno: int, detail: str, spec: Spec) -> str:
     return _plain_cause(step, answer)
 
 
-def _clone_tree(step: Step, answer: str) -> str:
+def _clone_tree(step: Any, answer: str) -> str:
     """What the host's open_root, open_device and open_tree say."""
     if step.origin == "/root/path":
         return f"error preparing rootfs: open {step.args[1]}: {answer}"
@@ -437,7 +437,7 @@ HINTS = {
     ("clone_tree", EINVAL): "mounts below the source may not be left out by an unprivileged caller: use rbind",
     ("clone_tree", ENODEV): "the host's own node is bound in a user namespace, and it is another device",
     ("clone_tree", ELOOP): "root.path must be a folder, not a symlink",
-    ("clone_tree", EPERM): 'an unprivileged caller needs namespaces of its own: add {"type": "user"} and {"type": "mount"}',
+    ("clone_tree", EPERM): 'without privileges it takes own namespaces: add {"type": "user"} and {"type": "mount"}',
     ("mknod", EEXIST): "the rootfs has another file of that name: remove it from the image or from linux.devices",
     ("mknod", EPERM): "making device nodes needs CAP_MKNOD in the host's user namespace",
     ("mknod", EROFS): "mount a tmpfs on /dev, or create the node in the image",

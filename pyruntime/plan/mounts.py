@@ -227,7 +227,8 @@ class Mounts:
         """The slot of a detached clone of a host path."""
         slot = self.slot()
         if self.inside:
-            self.opens.append(open_step(slot, path, origin, recursive=recursive, propagation=propagation, follow=follow))
+            step = open_step(slot, path, origin, recursive=recursive, propagation=propagation, follow=follow)
+            self.opens.append(step)
         else:
             self.host.append(HostStep("open_tree", (path, slot, int(recursive), propagation, int(follow)), origin))
         return slot

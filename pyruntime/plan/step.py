@@ -74,7 +74,7 @@ HOST_OPS: dict[str, tuple[str, ...]] = {
     "connect": ("kind", "slot"),  # the console socket
     "fifos": ("fifo_slot", "err_slot"),  # exec.fifo and exec.err of the state directory
     "spawn": (),  # container-init, stage 0
-    "id_map": ("kind", "lines", "method"),  # uid or gid; ((container_id, host_id, size), ...); "" or newuidmap, newgidmap
+    "id_map": ("kind", "lines", "method"),  # uid or gid; ((inside, outside, size), ...); "", newuidmap, newgidmap
     "set_groups": ("allow",),  # /proc/PID/setgroups deny
     "record_pid": (),  # the pid of init into `identity`
     "hooks": ("kind",),  # prestart, createRuntime
