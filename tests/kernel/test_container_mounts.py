@@ -156,6 +156,34 @@ def test_remount_by_descriptor(enter: Enter, root: Path, path: str, tmp_path: Pa
     assert os.readlink(f"/proc/{run.pid}/cwd") == "/"
 
 
+def test_mount_with_long_data(enter: Enter, root: Path, tmp_path: Path) -> None:
+    """mount(2) takes a value that fsconfig(2) does not; the same call changes propagation."""
+    (root / "over").mkdir()
+    layers = [tmp_path / f"{number}-{'x' * 60}" for number in range(6)]
+    for number, layer in enumerate(layers):
+        layer.mkdir()
+        (layer / f"f{number}").touch()
+    data = f"lowerdir={':'.join(map(str, layers))}"
+    assert len(data) > 256
+    run = enter(Step("classic_mount", "overlay", "overlay", "/over", MS_NOSUID, data),
+                Step("classic_mount", None, None, "/over", MS_SHARED, None), Step("pivot_root"))
+    assert sorted(os.listdir(run.inside("/over"))) == [f"f{number}" for number in range(6)]
+    line = mount_at(run, "/over")
+    assert "nosuid" in line[5]
+    assert line[6].startswith("shared:")
+
+
+def test_cover_of_a_host_path(enter: Enter, root: Path, tmp_path: Path) -> None:
+    """What was there cannot be reached, nothing can be made there, and the host's own mounts stay as they are."""
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "secret").touch()
+    run = enter(Step("cover", str(hidden)))
+    assert {"ro", "nosuid", "nodev", "noexec"} <= options(run, str(hidden))
+    assert os.listdir(f"/proc/{run.pid}/root{hidden}") == []
+    assert os.listdir(hidden) == ["secret"]
+
+
 # --- masks ----------------------------------------------------------------------------------------------------------
 def test_masks_of_files_and_directories(enter: Enter, root: Path) -> None:
     """Also several of each, through a symlink, and after the root has changed."""
