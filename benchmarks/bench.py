@@ -126,7 +126,7 @@ def measure_all(args: argparse.Namespace, session: Session, runtimes: list[Runti
     """All profiles and measures; prints each as it is done."""
     bundles = Bundles(session.folder / "bundles", session.name)
     kinds = {runtime.name: runtime.version().split()[0] for runtime in runtimes}
-    rng = random.Random(args.seed)  # noqa: S311 - an order, no secret
+    rng = random.Random(args.seed)
     result: dict[str, Any] = {}
     for profile in args.profile or PROFILES:
         print(f"\n{profile} bundle", flush=True)

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from pyruntime.library import Container, Process, Runtime, explain, plan, validate
 
 __all__ = ["Container", "ExistsError", "HookError", "HostError", "InitError", "NotFoundError", "Process",
-           "ProgramError", "Runtime", "RuntimeFailure", "SpecError", "StateError", "UsageError", "Violation", "explain", "plan",
-           "validate"]  # fmt: skip
+           "ProgramError", "Runtime", "RuntimeFailure", "SpecError", "StateError", "UsageError", "Violation",
+           "explain", "plan", "validate"]  # fmt: skip
 
 _LIBRARY = ("Container", "Process", "Runtime", "explain", "plan", "validate")
 

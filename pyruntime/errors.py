@@ -55,7 +55,7 @@ class Violation(tuple[str, str, str, str]):
 
     __slots__ = ()
 
-    def __new__(cls, field: str, message: str, value: str = "", hint: str = "") -> Violation:
+    def __new__(cls, field: str, message: str, value: str = "", hint: str = "") -> Violation:  # noqa: D102
         return tuple.__new__(cls, (field, message, value, hint))
 
     field = property(lambda self: self[0])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar, Self, dataclass_transform
 else:
 
-    def dataclass_transform(**_: object):  # noqa: ANN201 - a stand-in that type checkers do not see
+    def dataclass_transform(**_: object):
         return lambda cls: cls
 
 

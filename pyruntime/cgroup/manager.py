@@ -11,7 +11,7 @@ imported when there are processes to look for, so that a start does not pay for 
 from __future__ import annotations
 
 from errno import EACCES, EBUSY, EINVAL, ENOENT, ENOTEMPTY, EOPNOTSUPP, EPERM
-from posix import O_CLOEXEC, O_RDONLY, O_WRONLY, close, geteuid, mkdir, open, read, rmdir, strerror  # noqa: A004
+from posix import O_CLOEXEC, O_RDONLY, O_WRONLY, close, geteuid, mkdir, open, read, rmdir, strerror
 from posix import stat as stat_path
 from posix import write as write_fd
 from time import monotonic, sleep
@@ -186,7 +186,7 @@ def _write_refused(file: str, data: str, origin: str, error: OSError) -> None:
             put(file, data)
             return
         if number == ENOENT and name == "io.bfq.weight":
-            from pyruntime.cgroup.writes import io_weight  # noqa: PLC0415 - only without BFQ
+            from pyruntime.cgroup.writes import io_weight
 
             device, _, weight = data.rpartition(" ")
             put(f"{directory}/io.weight", f"{device or 'default'} {io_weight(int(weight))}")
@@ -207,7 +207,7 @@ def _may_pass(name: str, data: str, number: int | None) -> bool:
         return name in MAY_LACK and (MAY_LACK[name] is None or data in (MAY_LACK[name] or ()))
     if number == EPERM and name == "devices.allow":
         # The parent lacks a device of the list that no config asked for: not given, nothing is weakened.
-        from pyruntime.cgroup.devices import DEFAULT_TEXTS  # noqa: PLC0415 - only on this failure
+        from pyruntime.cgroup.devices import DEFAULT_TEXTS
 
         return data in DEFAULT_TEXTS
     return False
@@ -250,7 +250,7 @@ def check_empty(paths: Paths) -> None:
     there = tuple((name, path) for name, path in paths if exists(path))
     if not there:
         return
-    from pyruntime.cgroup.processes import all_processes  # noqa: PLC0415 - rarely there
+    from pyruntime.cgroup.processes import all_processes
 
     found = all_processes(there, monotonic() + KILL_TIMEOUT_S)
     if found:
@@ -280,28 +280,28 @@ def frozen(paths: Paths) -> bool:
 
 def processes(paths: Paths, *, timeout_s: float = KILL_TIMEOUT_S) -> list[int]:
     """processes.processes: host pids in the container's cgroup and below, sorted."""
-    from pyruntime.cgroup import processes as room  # noqa: PLC0415 - see the top
+    from pyruntime.cgroup import processes as room
 
     return room.processes(paths, timeout_s=timeout_s)
 
 
 def freeze(paths: Paths, *, timeout_s: float = FREEZE_TIMEOUT_S) -> None:
     """processes.freeze: stop every process of the container."""
-    from pyruntime.cgroup import processes as room  # noqa: PLC0415 - see the top
+    from pyruntime.cgroup import processes as room
 
     room.freeze(paths, timeout_s=timeout_s)
 
 
 def thaw(paths: Paths) -> None:
     """processes.thaw: let them run again."""
-    from pyruntime.cgroup import processes as room  # noqa: PLC0415 - see the top
+    from pyruntime.cgroup import processes as room
 
     room.thaw(paths)
 
 
 def kill_all(paths: Paths, signal: int, *, timeout_s: float = KILL_TIMEOUT_S) -> None:
     """processes.kill_all: send `signal` to every process of the container."""
-    from pyruntime.cgroup import processes as room  # noqa: PLC0415 - see the top
+    from pyruntime.cgroup import processes as room
 
     room.kill_all(paths, signal, timeout_s=timeout_s)
 
@@ -320,7 +320,7 @@ def remove(paths: Paths, created: Iterable[str], *, timeout_s: float = KILL_TIME
     busy = [path for path in tops if not _rmdir(path)]
     pause = 0.0005
     while busy:
-        from pyruntime.cgroup.subtree import remove_below  # noqa: PLC0415 - rarely busy
+        from pyruntime.cgroup.subtree import remove_below
 
         for path in busy:
             remove_below(path, deadline)

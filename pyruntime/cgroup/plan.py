@@ -179,8 +179,9 @@ def _device_writes(resources: Resources, *, present: bool) -> Iterable[Write]:
 
 def enable_steps(places: tuple[tuple[Hierarchy, str], ...], writes: tuple[Write, ...], *,
                  layout: str, from_own: bool = False) -> list[HostStep]:
-    """subtree_control from the mount down to the container's parent; with `from_own` from where the caller's own
-    cgroup lies, what is above being another's (Delegation in cgroup-v2.rst).
+    """subtree_control from the mount down to the container's parent.
+
+    With `from_own` from where the caller's own cgroup lies: what is above is another's (Delegation in cgroup-v2.rst).
 
     On v2 all controllers, so that a later update finds them; on a hybrid host only those that this container uses.
     """

@@ -73,7 +73,7 @@ def _freeze_v1(file: str, deadline: float) -> bool:
         if tries % 50 == 0:
             write(file, "THAWED")
             sleep(0.001)
-        elif tries > 10:  # noqa: PLR2004 - most freezes are done at the second look
+        elif tries > 10:
             sleep(0.0005)
 
 
@@ -141,7 +141,7 @@ def _kill(paths: Paths, deadline: float) -> None:
             _thaw_below(paths, deadline)
         sleep(pause)
         pause = min(pause * 2, 0.02)
-        swept = swept and pause < 0.02  # noqa: PLR2004 - some may live outside the unified cgroup
+        swept = swept and pause < 0.02
 
 
 def _kill_file(file: str) -> bool:

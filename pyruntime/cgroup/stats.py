@@ -7,7 +7,7 @@ the unified tree.
 
 from __future__ import annotations
 
-from posix import O_CLOEXEC, O_RDONLY, close, listdir, open, read  # noqa: A004 - descriptors only in this module
+from posix import O_CLOEXEC, O_RDONLY, close, listdir, open, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def _hugetlb(path: str, version: int) -> Object:
     """{"2MB": {...}} for each page size; v2 keeps no peak and counts failures in hugetlb.SIZE.events."""
     usage = "usage_in_bytes" if version == 1 else "current"
     sizes = [name.split(".")[1] for name in _names(path)
-             if name.startswith("hugetlb.") and name.count(".") == 2 and name.endswith(f".{usage}")]  # noqa: PLR2004
+             if name.startswith("hugetlb.") and name.count(".") == 2 and name.endswith(f".{usage}")]
     data: Object = {}
     for size in sorted(sizes):
         start = f"hugetlb.{size}."
@@ -239,7 +239,7 @@ def _number(path: str, file: str) -> int:
 def _table(path: str, file: str) -> Numbers:
     """{name: number} of a file with a pair on each line."""
     pairs = (line.split() for line in _text(path, file).split("\n"))
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}  # noqa: PLR2004
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}
 
 
 def _names(path: str) -> list[str]:

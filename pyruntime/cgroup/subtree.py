@@ -9,7 +9,7 @@ time.monotonic(). A descriptor that iteration yields is borrowed until the next 
 from __future__ import annotations
 
 from errno import ENODEV, ENOENT, EOPNOTSUPP
-from posix import (  # noqa: A004 - open is posix.open: descriptors only in this module
+from posix import (
     O_CLOEXEC,
     O_DIRECTORY,
     O_NOFOLLOW,

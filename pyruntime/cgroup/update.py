@@ -90,7 +90,7 @@ def _number(name: str, text: str, limits: tuple[int, int]) -> int:
 
 def _digits(text: str) -> bool:
     """1 to 32 ASCII digits: int() takes other digits too, and unbounded ones slowly."""
-    return 0 < len(text) <= 32 and text.isascii() and text.isdecimal()  # noqa: PLR2004
+    return 0 < len(text) <= 32 and text.isascii() and text.isdecimal()
 
 
 def _bad(name: str, text: str, cause: str) -> UsageError:

@@ -104,7 +104,7 @@ def _memory_v1(resources: Resources) -> list[Write]:
 
 
 def _swappiness(value: int) -> Write:
-    if not 0 <= value <= 100:  # noqa: PLR2004 - per cent
+    if not 0 <= value <= 100:
         raise SpecError(f"invalid memory swappiness value: {value} (valid range is 0-100)",
                         field=f"{R}/memory/swappiness", value=str(value))
     return Write("memory", "memory.swappiness", str(value), f"{R}/memory/swappiness")
@@ -190,7 +190,7 @@ def weight_from_shares(shares: int) -> int:
         return 1
     if shares >= MAX_SHARES:
         return 10_000
-    from math import ceil, log2  # noqa: PLC0415 - v2 only
+    from math import ceil, log2
 
     power = log2(shares)
     return ceil(10 ** ((power * power + 125 * power) / 612 - 7 / 34))

@@ -183,4 +183,5 @@ def verb(name: str) -> Verb | None:
     row = VERBS.get(name)
     if row is None:
         return None
-    return Verb(name, *row[:5], records(row[5]), len(row) > 6 and row[6])
+    arguments, least, most, summary, about, flags, *stops = row
+    return Verb(name, arguments, least, most, summary, about, records(flags), bool(stops and stops[0]))

@@ -35,7 +35,7 @@ def _run(argv: list[str]) -> str:
         pid = _spawn(argv, actions)
     except OSError as error:
         posix.close(reading)
-        raise HostError(f"ps: {error.strerror.lower()}", errno=error.errno or 0,
+        raise HostError(f"ps: {(error.strerror or '').lower()}", errno=error.errno or 0,
                         hint="install procps, or use --format json") from None  # fmt: skip
     finally:
         posix.close(writing)

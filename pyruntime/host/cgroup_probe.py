@@ -7,7 +7,7 @@ of being split.
 
 from __future__ import annotations
 
-from posix import O_CLOEXEC, O_RDONLY, W_OK, access, close, geteuid, open, read  # noqa: A004 - posix.open
+from posix import O_CLOEXEC, O_RDONLY, W_OK, access, close, geteuid, open, read
 
 from pyruntime.host.facts import CgroupFacts, Hierarchy
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fcntl import ioctl
-from posix import O_CLOEXEC, O_NONBLOCK, O_RDONLY, close, fstat, getegid, geteuid, open, read, stat, uname  # noqa: A004
+from posix import O_CLOEXEC, O_NONBLOCK, O_RDONLY, close, fstat, getegid, geteuid, open, read, stat, uname
 
 from pyruntime.errors import HostError, SpecError
 from pyruntime.host.facts import BundleFacts, CgroupFacts, HostFacts, NamespacePath

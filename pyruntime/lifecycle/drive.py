@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyruntime.lifecycle.store import Entry
-    from pyruntime.plan.step import HostStep, Plan
+    from pyruntime.plan.step import Plan
     from pyruntime.spec.config import Spec
 
 
@@ -85,9 +85,9 @@ class Drive:
         """Every host step. On any failure init is dead and reaped when this raises."""
         from pyruntime.lifecycle import host_steps
 
-        step: HostStep | None = None
+        step: Any = None
         try:
-            for step in self.job.plan.steps:  # type: ignore[assignment]
+            for step in self.job.plan.steps:
                 if step.lane == "host":
                     host_steps.STEPS[step.op](self, *step.args)
                 elif step.op == "barrier":

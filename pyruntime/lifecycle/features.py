@@ -29,7 +29,7 @@ def features() -> dict[str, Any]:
         "ociVersionMax": OCI_VERSION,
         "hooks": HOOKS,
         "mountOptions": _mount_options(),
-        "linux": _linux(bool(version)),
+        "linux": _linux(has_seccomp=bool(version)),
         "annotations": annotations,
         "potentiallyUnsafeConfigAnnotations": ["bundle"],
     }
@@ -42,7 +42,7 @@ def _mount_options() -> list[str]:
     return sorted({name for table in tables for name in table})
 
 
-def _linux(has_seccomp: bool) -> dict[str, Any]:
+def _linux(*, has_seccomp: bool) -> dict[str, Any]:
     last = int(read_file("/proc/sys/kernel/cap_last_cap", 16))
     return {
         "namespaces": NAMESPACES,

@@ -6,7 +6,7 @@ between two calls, and everything is one poll loop. A library caller's signals a
 
 from __future__ import annotations
 
-from posix import O_CLOEXEC, O_RDWR, close, isatty, open, read, set_blocking, write  # noqa: A004
+from posix import O_CLOEXEC, O_RDWR, close, isatty, open, read, set_blocking, write
 from select import POLLERR, POLLHUP, POLLIN, POLLOUT, poll
 
 from pyruntime.errors import HostError, Interrupted

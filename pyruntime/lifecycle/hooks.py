@@ -82,7 +82,7 @@ def _plan(steps: list[Step], cgroup_paths: tuple[tuple[str, str], ...]) -> Plan:
 
 
 def _open_null() -> int:
-    from posix import O_CLOEXEC, O_RDWR, open  # noqa: A004
+    from posix import O_CLOEXEC, O_RDWR, open
 
     return open("/dev/null", O_RDWR | O_CLOEXEC)
 

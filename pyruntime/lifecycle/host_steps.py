@@ -7,7 +7,7 @@ before, so that a later `delete --force` finds it. Failures are OSError, which `
 from __future__ import annotations
 
 from errno import EINVAL, ENOSYS
-from posix import O_CLOEXEC, O_RDWR, chown, close, fchmod, fstat, geteuid, open  # noqa: A004
+from posix import O_CLOEXEC, O_RDWR, chown, close, fchmod, fstat, geteuid, open
 from posix import mkfifo as make_fifo
 
 from pyruntime.errors import HostError, RuntimeFailure
@@ -211,8 +211,8 @@ def release(drive: Drive, barrier: str) -> None:
 
 STEPS: dict[str, Callable[..., None]] = {
     step.__name__: step
-    for step in (cg_make, cg_write, cg_join, open_tree, idmap, open_root, open_ns, open_device, open_pidfd, keep_fd, connect, fifos, spawn,
-                 id_map, set_groups, record_pid, hooks, rlimit, save_state, send_listener, release)
+    for step in (cg_make, cg_write, cg_join, open_tree, idmap, open_root, open_ns, open_device, open_pidfd, keep_fd,
+                 connect, fifos, spawn, id_map, set_groups, record_pid, hooks, rlimit, save_state, send_listener, release)
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_CLOEXEC, SOCK_DGRAM, SOL_SOCKET, socket
 from _thread import start_new_thread
 from array import array
-from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, chmod, close, mkdir, open, pipe2  # noqa: A004
+from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, chmod, close, mkdir, open, pipe2
 from select import POLLIN, poll
 
 from pyruntime.errors import HostError

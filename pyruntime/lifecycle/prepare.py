@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from posix import O_CLOEXEC, O_NONBLOCK, O_RDONLY, close, fstat, getcwd, geteuid, open, read  # noqa: A004
+from posix import O_CLOEXEC, O_NONBLOCK, O_RDONLY, close, fstat, getcwd, geteuid, open, read
 
 from pyruntime.cgroup.plan import compile_cgroup
 from pyruntime.errors import SpecError
@@ -11,7 +11,6 @@ from pyruntime.host.facts import CgroupFacts
 from pyruntime.host.probe import check_rootfs, clean_path, in_user_namespace, probe_bundle, probe_host
 from pyruntime.native import kernel
 from pyruntime.plan.order import compile_plan
-from pyruntime.plan.step import Options
 from pyruntime.record import Record
 from pyruntime.spec import document
 from pyruntime.spec.parse import parse_spec
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from pyruntime.host.facts import BundleFacts, HostFacts
     from pyruntime.lifecycle.settings import Settings
-    from pyruntime.plan.step import CgroupPlan, Plan
+    from pyruntime.plan.step import CgroupPlan, Options, Plan
     from pyruntime.spec.config import Spec
 
 OCI_VERSION = "1.3.0"

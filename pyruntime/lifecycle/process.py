@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from _signal import pidfd_send_signal
 from errno import EINVAL, ESRCH
-from posix import O_CLOEXEC, O_RDONLY, P_PIDFD, WEXITED, close, open, pidfd_open, read, waitid  # noqa: A004
+from posix import O_CLOEXEC, O_RDONLY, P_PIDFD, WEXITED, close, open, pidfd_open, read, waitid
 
 SIGKILL = 9
 

@@ -48,7 +48,7 @@ def run(settings: Settings, container_id: str, bundle: str = "", *, config: str 
                     terminal = take_terminal(console)
                 watcher = watch(terminal, signals=signals and not detach)
                 found = launched.state | {"config": prepared.document}
-                pending = start_entry(settings, launched.entry, found, notify_socket=notify_socket, watcher=watcher)
+                pending = start_entry(launched.entry, found, notify_socket=notify_socket, watcher=watcher)
             except BaseException as failure:
                 _abandon(settings, launched, failure)
                 raise

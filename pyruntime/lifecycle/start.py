@@ -7,7 +7,7 @@ taken place (or that init died); a record on it is the step that failed after th
 from __future__ import annotations
 
 from errno import ENOENT, ENXIO
-from posix import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY, close, open, read, set_blocking, write  # noqa: A004
+from posix import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY, close, open, read, set_blocking, write
 
 from pyruntime.errors import HostError, RuntimeFailure, StateError
 from pyruntime.lifecycle import process, state, states, store
@@ -33,12 +33,12 @@ def start(settings: Settings, container_id: str, *, notify_socket: str = "") -> 
         entry.lock()
         found = state.load(entry)
         states.check(state.status(entry, found), "start", container_id)
-        pending = start_entry(settings, entry, found, notify_socket=notify_socket)
+        pending = start_entry(entry, found, notify_socket=notify_socket)
     if pending is not None:  # without the lock: how long it takes is up to the container
         pending.wait()
 
 
-def start_entry(settings: Settings, entry: store.Entry, found: dict[str, Any], *, notify_socket: str = "",
+def start_entry(entry: store.Entry, found: dict[str, Any], *, notify_socket: str = "",
                 watcher: foreground.Foreground | None = None) -> notify.Pending | None:
     """The same on a locked entry whose status is `created`; poststart hooks included.
 
@@ -47,13 +47,13 @@ def start_entry(settings: Settings, entry: store.Entry, found: dict[str, Any], *
     What is returned waits for READY, when `notify_socket` asks for it; the receiver waits or closes.
     """
     if not notify_socket or not _has_notify(entry):
-        _start(settings, entry, found, watcher)
+        _start(entry, found, watcher)
         return None
     from pyruntime.lifecycle.notify import Pending, Proxy
 
     proxy = Proxy(entry, notify_socket)
     try:
-        _start(settings, entry, found, watcher)
+        _start(entry, found, watcher)
         pid = int(found["init_process_pid"])
         pidfd = process.open_process(pid, int(found["init_process_start"]))
     except BaseException:
@@ -70,7 +70,7 @@ def _has_notify(entry: store.Entry) -> bool:
     return True
 
 
-def _start(settings: Settings, entry: store.Entry, found: dict[str, Any],
+def _start(entry: store.Entry, found: dict[str, Any],
            watcher: foreground.Foreground | None) -> None:
     message = _release(entry, watcher)
     if message.type == "ERROR":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from errno import ENXIO
-from posix import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, O_WRONLY, close, fstat, listdir, open  # noqa: A004
+from posix import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, O_WRONLY, close, fstat, listdir, open
 
 from pyruntime.errors import HostError, NotFoundError, RuntimeFailure
 from pyruntime.lifecycle import process, store

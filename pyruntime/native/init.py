@@ -7,7 +7,7 @@ here knows what a container is: a Link sends and receives records, and lifecycle
 from __future__ import annotations
 
 from _struct import pack, unpack_from
-from posix import close, fstat, open, read  # noqa: A004
+from posix import close, fstat, open, read
 
 from pyruntime.native import kernel
 from pyruntime.plan.opcodes import MAX_MESSAGE, MESSAGES

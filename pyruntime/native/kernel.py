@@ -150,11 +150,6 @@ def write_file(path: str, data: bytes) -> None:
     _check(lib.pr_write_string(_bytes(path), ffi.from_buffer(data), len(data)), "write", path)
 
 
-def set_subreaper(on: bool) -> None:
-    """PR_SET_CHILD_SUBREAPER of this process; the command line's foreground run only."""
-    _check(lib.pr_subreaper(int(on)), "prctl")
-
-
 def streampair() -> tuple[int, int]:
     """Two connected SOCK_STREAM descriptors, for a console that stays with us."""
     fds = ffi.new("int[2]")

@@ -23,8 +23,8 @@ from pyruntime.plan.process import (
     affinity_step,
     check_mapped,
     keyring_step,
-    refuse_unsupported,
     may_limit_others,
+    refuse_unsupported,
     triples,
 )
 from pyruntime.plan.security import seccomp_steps

@@ -90,7 +90,7 @@ OP_FLAGS = {
     "PROCFS_ONLY": 512,  # move_mount: the tree must be procfs (S22)
 }
 
-# name: (number, ((argument, kind), ...))
+# By name: the number, then each argument with its kind.
 OPS: dict[str, tuple[int, tuple[tuple[str, str], ...]]] = {
     "barrier": (1, (("name", "int"),)),
     "setns": (2, (("slot", "slot"), ("nstype", "int"))),  # CLONE_NEW*; slot may be a pidfd with several bits

@@ -43,8 +43,8 @@ from pyruntime.plan.process import (
     check_mapped,
     hook_step,
     keyring_step,
-    refuse_unsupported,
     may_limit_others,
+    refuse_unsupported,
     triples,
 )
 from pyruntime.plan.security import mask_steps, readonly_steps, refuse_host_net, seccomp_steps, sysctl_steps

@@ -199,7 +199,7 @@ def keyring_step(container_id: str, token: str, *, user_ns: bool) -> Step:
 
 
 def own_rlimit_steps(process: Process) -> list[Step]:
-    """The limits as steps of init: prlimit(2) on another uid's process takes CAP_SYS_RESOURCE, lowering one's own nothing."""
+    """The limits as steps of init: on another uid's process prlimit(2) takes CAP_SYS_RESOURCE, on one's own nothing."""
     return [
         init_step("rlimit", (RLIMIT_NUMBERS[limit.type], _signed(limit.soft), _signed(limit.hard)),
                   f"/process/rlimits/{index}")

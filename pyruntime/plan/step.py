@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Union
 
-    Arg = Union[int, str, bytes, tuple[str, ...], tuple[tuple[int, int, int], ...], "Deferred"]
+    Arg = Union[int, str, bytes, tuple[str, ...], tuple[tuple[int, int, int], ...], "Deferred"]  # noqa: UP007 - forward
 
 
 class Deferred(Record):

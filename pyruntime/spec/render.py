@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from pyruntime.spec.linux import Resources
 
 # fields whose word in config.json is not their own name in camel case
-WORDS = {"disable_oom_killer": "disableOOMKiller", "kernel_tcp": "kernelTCP", "class_id": "classID", "block_io": "blockIO",
-         "throttle_read_iops_device": "throttleReadIOPSDevice", "throttle_write_iops_device": "throttleWriteIOPSDevice"}  # fmt: skip
+WORDS = {"disable_oom_killer": "disableOOMKiller", "kernel_tcp": "kernelTCP", "class_id": "classID",
+         "block_io": "blockIO", "throttle_read_iops_device": "throttleReadIOPSDevice",
+         "throttle_write_iops_device": "throttleWriteIOPSDevice"}  # fmt: skip
 
 
 def word(field: str) -> str:

@@ -139,7 +139,7 @@ def test_nothing_of_the_caller_is_left(init_program: Path, tmp_path: Path) -> No
 
 def test_closed_stdio_becomes_the_null_device(init_program: Path) -> None:
     """Started without 0, 1 and 2, it has all three, and none of them is one of its own descriptors."""
-    command = f'exec {init_program} 0<&- 1>&- 2>&-'
+    command = f"exec {init_program} 0<&- 1>&- 2>&-"
     host, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     child = subprocess.Popen(["/bin/sh", "-c", command], preexec_fn=lambda: os.dup2(remote.fileno(), 3), pass_fds=(3,))
     remote.close()

@@ -48,7 +48,7 @@ class Session:
                 stdout=self.slave,
                 stderr=self.slave,
                 start_new_session=True,
-                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no threads here
+                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
             )
         )
         self.text = ""

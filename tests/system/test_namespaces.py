@@ -429,7 +429,7 @@ def test_sysctl_refused(
 
 def test_unshared_network_of_the_caller(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """A namespace that is not the runtime's own counts as separate, checked by inode (contract 4.9)."""
-    holder = subprocess.Popen(["sleep", "60"], preexec_fn=lambda: ctypes.CDLL(None).unshare(0x40000000))  # noqa: PLW1509
+    holder = subprocess.Popen(["sleep", "60"], preexec_fn=lambda: ctypes.CDLL(None).unshare(0x40000000))
     try:
         with open_pid(holder.pid):
             changes = {

@@ -270,7 +270,7 @@ def test_caller_leaves_no_trace(runtime: Runtime, make_bundle: MakeBundle) -> No
     signals = ["grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"]  # not by a shell, which has its own ideas
     read, write = os.pipe()
     os.set_inheritable(read, True)
-    outside = tempfile.NamedTemporaryFile(prefix="outside")  # noqa: SIM115
+    outside = tempfile.NamedTemporaryFile(prefix="outside")
 
     def before() -> None:
         os.umask(0o777)

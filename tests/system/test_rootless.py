@@ -279,3 +279,19 @@ def test_root_of_a_user_namespace_without_mounts_of_its_own(runtime: UserRuntime
     runtime.drop = [*DROP, "unshare", "--user", "--map-root-user"]
     maps = [{"containerID": 0, "hostID": 0, "size": 1}]
     assert runtime.look(bundle_of("id -u; tr -s ' ' </proc/self/uid_map", user_ns(maps))).split("\n") == ["0", " 0 0 1"]
+
+
+def test_a_container_in_a_container(runtime: UserRuntime, bundle_of: Callable[..., Bundle], program: str) -> None:
+    """The runtime as root of a container with a user namespace of its own, which owns its mount namespace."""
+    runtime.drop = ["env"]
+    tree = Path(program).resolve().parent.parent
+    maps = [{"containerID": 0, "hostID": UID, "size": COUNT}]
+    inner = bundle_of("id -u; tr -s ' ' </proc/self/uid_map", user_ns([{"containerID": 0, "hostID": 0, "size": 1000}]))
+    call = [str(tree / "build/pyruntime"), "--root", "/tmp/s", "run", "-b", "/inner", "x"]
+    outer = bundle_of(call, user_ns(maps) | {"process.env": ["PATH=/usr/bin:/bin"]})
+    if not Path(call[0]).exists():
+        pytest.skip("needs a program in a tree of its own")
+    folders = [folder for folder in ("/usr", "/lib", "/lib64", str(tree)) if Path(folder).exists()]
+    outer.add_mounts(*({"destination": at, "type": "bind", "source": source, "options": ["rbind"]}
+                       for at, source in [*((each, each) for each in folders), ("/inner", str(inner.path))]))  # fmt: skip
+    assert runtime.look(outer).split("\n") == ["0", " 0 0 1000"]

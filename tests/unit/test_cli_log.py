@@ -129,7 +129,7 @@ def test_the_file_is_made_with_mode_0644(tmp_path: Path) -> None:
         ("", True, ["warning", "debug"]),
     ],
 )
-def test_levels(level: str, debug: bool, shown: list[str], tmp_path: Path) -> None:  # noqa: FBT001 - a table column
+def test_levels(level: str, debug: bool, shown: list[str], tmp_path: Path) -> None:
     path = tmp_path / "log"
     log = open_log(str(path), "text", level, debug=debug)
     log.warn("w")

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path  # noqa: TC003 - fixtures look at annotations
+from pathlib import Path
 
 import pytest
 
@@ -237,7 +237,7 @@ def test_an_obsolete_flag_warns(call: Call) -> None:
     ],
     ids=str,
 )
-def test_run_takes_a_bundle_or_an_id(words: list[str], bundle: str, is_given: bool, call: Call,  # noqa: FBT001 - a table column
+def test_run_takes_a_bundle_or_an_id(words: list[str], bundle: str, is_given: bool, call: Call,
                                      monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # fmt: skip
     import pyruntime.lifecycle.run
 

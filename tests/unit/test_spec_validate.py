@@ -113,7 +113,7 @@ def mutated(document, path, value):
 
 def corpus(count):
     """`count` mutations of our good fixtures, the same ones at each run."""
-    chooser = random.Random(20260101)  # noqa: S311 - a corpus, not a secret
+    chooser = random.Random(20260101)
     documents = [json.loads(path.read_text()) for path in sorted((REPO / "spec-fixtures" / "good").glob("*.json"))]
     everywhere = [(document, path) for document in documents for path in places(document)
                   if path[0] not in ("windows", "vm")]  # we do not look into other platforms
