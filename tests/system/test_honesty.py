@@ -255,6 +255,7 @@ SILENT = {
     "execve",
     "affinity",
     "oom_score_adj",
+    "rlimit",
     "scheduler",
     "io_priority",
     "memory_policy",
