@@ -58,7 +58,20 @@ def compile_cgroup(spec: Spec, host: HostFacts, options: Options) -> CgroupPlan:
     make = [HostStep("cg_make", (path,), origin) for _, path in places]
     make += enable_steps(places, writes, layout=facts.layout, from_own=options.rootless_cgroups)
     join = tuple(HostStep("cg_join", (path,), origin) for _, path in places)
+    if facts.layout == "v2" and _may_set_devices(host):
+        early += filter_steps(resources, where)  # before anyone is in it
     return CgroupPlan(paths, tuple(make), tuple(early), join, tuple(limits))
+
+
+def filter_steps(resources: Resources, where: dict[str, str]) -> tuple[HostStep, ...]:
+    """The device filter of a v2 cgroup; none without rules, or when they allow everything."""
+    if not resources.devices:
+        return ()
+    from pyruntime.cgroup.device_filter import allows_all, rule_texts  # noqa: PLC0415 - v2 only
+
+    if allows_all(resources.devices):
+        return ()
+    return (HostStep("cg_devices", (where[""], rule_texts(resources.devices)), f"{R}/devices"),)
 
 
 def write_step(write: Write, paths: dict[str, str]) -> HostStep:
@@ -74,6 +87,8 @@ def compile_writes(resources: Resources, facts: CgroupFacts, *, device_rules: bo
     writes: list[Write] = []
     for name in CONTROLLERS:
         if name == "devices":
+            if facts.layout == "v2":
+                continue  # a filter instead of files: filter_steps
             writes += _device_writes(resources, present=name in v1) if device_rules else ()
             continue
         wanted = controller_writes(name, resources, 1)

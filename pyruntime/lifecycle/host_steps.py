@@ -43,6 +43,13 @@ def cg_write(drive: Drive, file: str, data: str) -> None:
     manager.write(file, data)
 
 
+def cg_devices(drive: Drive, path: str, rules: tuple[str, ...]) -> None:
+    """The device filter of a v2 cgroup."""
+    from pyruntime.cgroup.device_filter import compile_filter
+
+    kernel.cgroup_devices(path, compile_filter(rules))
+
+
 def cg_join(drive: Drive, path: str) -> None:
     """Put stage 0 in the cgroup; it has not cloned yet, so init is born there."""
     from pyruntime.cgroup import manager
@@ -211,7 +218,7 @@ def release(drive: Drive, barrier: str) -> None:
 
 STEPS: dict[str, Callable[..., None]] = {
     step.__name__: step
-    for step in (cg_make, cg_write, cg_join, open_tree, idmap, open_root, open_ns, open_device, open_pidfd, keep_fd,
+    for step in (cg_make, cg_write, cg_devices, cg_join, open_tree, idmap, open_root, open_ns, open_device, open_pidfd, keep_fd,
                  connect, fifos, spawn, id_map, set_groups, record_pid, hooks, rlimit, save_state, send_listener, release)
 }  # fmt: skip
 

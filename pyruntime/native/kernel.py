@@ -160,3 +160,8 @@ def streampair() -> tuple[int, int]:
 def warm_up(procs: str) -> None:
     """Write "0" to our own cgroup's `procs` file in a thread, so that joins soon after do not wait (csrc/ext.c)."""
     lib.pr_warm_up(_bytes(procs))
+
+
+def cgroup_devices(path: str, program: bytes) -> None:
+    """Attach a device program (BPF, 8 bytes an instruction) to the cgroup v2 at `path`; it goes with the cgroup."""
+    _check(lib.pr_cgroup_devices(_bytes(path), program, len(program) // 8), "bpf", path)

@@ -333,6 +333,7 @@ WORDS: dict[str, Callable[..., str]] = {
     "close_from": lambda first: f"{first} and above",
     "affinity": lambda mask: f"{int.from_bytes(mask, 'little').bit_count()} CPUs",
     "cg_write": lambda file, data: f"{file} {data}",
+    "cg_devices": lambda path, rules: f"{path} {', '.join(rules)}",
     "open_tree": _open_tree,
     "clone_tree": _clone_tree,
     "idmap": lambda source, slot, recursive, uids, gids: (

@@ -374,6 +374,7 @@ HOST_TEXTS: dict[str, Callable[[Any, str], str]] = {
     "open_device": lambda s, a: f"error creating device nodes: open {s.args[0]}: {a}",
     "keep_fd": lambda s, a: f"unable to stat preserved-fd {s.args[0]}: {a}",
     "cg_make": lambda s, a: f"unable to apply cgroup configuration: mkdir {s.args[0]}: {a}",
+    "cg_devices": lambda s, a: f"error setting cgroup config: device filter of {s.args[0]}: {a}",
     "cg_join": lambda s, a: f"unable to apply cgroup configuration: write {s.args[0]}/cgroup.procs: {a}",
     "cg_write": lambda s, a: f'error setting cgroup config: failed to write "{s.args[1]}": write {s.args[0]}: {a}',
     "id_map": lambda s, a: f"failed to write {s.args[0]}_map: {a}",

@@ -64,6 +64,7 @@ def instead(on_errno: int, op: str, args: tuple[Arg, ...], origin: str = "", *, 
 HOST_OPS: dict[str, tuple[str, ...]] = {
     "cg_make": ("path",),  # a cgroup directory, absolute; parents too (mode 0755); created ones are ours to remove
     "cg_write": ("file", "data"),  # absolute file below a cgroup mount
+    "cg_devices": ("path", "rules"),  # device filter of a v2 cgroup; the last rule that names an access wins
     "cg_join": ("path",),  # pid of stage 0 into PATH/cgroup.procs
     "open_tree": ("path", "slot", "recursive", "propagation", "follow"),  # detached clone of a host path
     "idmap": ("source", "slot", "recursive", "uids", "gids"),  # of the tree in the slot: id on disk, id shown, count

@@ -145,7 +145,6 @@ FIELDS = [
     (V2, {"network": NetworkResources(class_id=1)}, "net_cls", "/linux/resources/network/classID"),
     (V2, {"rdma": (RdmaLimit("x", 1),)}, "rdma", "/linux/resources/rdma/x"),
     (V2, {"hugepage_limits": (HugepageLimit("2MB", 1),)}, "hugetlb", "/linux/resources/hugepageLimits/0"),
-    (V2, {"devices": (DENY_ALL,)}, "devices", "/linux/resources/devices"),  # S5: never silently without
 ]
 
 

@@ -45,3 +45,13 @@ def test_pause_kill_delete(runtime, make_bundle):
         container.stop()
         container.wait_status("stopped")
     assert not path.parent.exists()
+
+
+@pytest.mark.representative
+def test_device_filter(runtime, make_bundle):
+    script = ("mknod /tmp/kmsg c 1 11; head -c1 /tmp/kmsg >/dev/null 2>&1 && echo kmsg; "
+              "mknod /tmp/full c 1 7; head -c1 /tmp/full >/dev/null && echo full")
+    rules = [{"allow": False, "access": "rwm"}]
+    assert runtime.look(make_bundle(script, {"linux.resources.devices": rules})) == "full"
+    allowed = [*rules, {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "r"}]
+    assert runtime.look(make_bundle(script, {"linux.resources.devices": allowed})) == "kmsg\nfull"
