@@ -67,7 +67,7 @@ def filter_steps(resources: Resources, where: dict[str, str]) -> tuple[HostStep,
     """The device filter of a v2 cgroup; none without rules, or when they allow everything."""
     if not resources.devices:
         return ()
-    from pyruntime.cgroup.device_filter import allows_all, rule_texts  # noqa: PLC0415 - v2 only
+    from pyruntime.cgroup.device_filter import allows_all, rule_texts
 
     if allows_all(resources.devices):
         return ()
