@@ -22,7 +22,7 @@ int pr_cgroup_devices(const char *path, const char *program, unsigned int instru
     load.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
     load.insn_cnt = instructions;
     load.insns = (uint64_t)(uintptr_t)program;
-    load.license = (uint64_t)(uintptr_t)"Apache-2.0";
+    load.license = (uint64_t)(uintptr_t) "Apache-2.0";
     fd = (int)syscall(SYS_bpf, BPF_PROG_LOAD, &load, sizeof load);
     if (fd < 0) {
         ret = -errno;
