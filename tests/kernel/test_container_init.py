@@ -274,7 +274,7 @@ def test_make_path(enter: Enter, root: Path, links: dict[str, str], path: str, f
     real = root / made
     assert not real.is_symlink()
     assert real.is_file() if flags & MAKE_FILE else real.is_dir()
-    assert stat.S_IMODE(real.lstat().st_mode) == 0o700
+    assert stat.S_IMODE(real.lstat().st_mode) == (0o600 if flags & MAKE_FILE else 0o700)
     assert all(stat.S_IMODE(p.stat().st_mode) == 0o755 for p in real.parents if p != root and root in p.parents)
     assert snapshot(root.parent / "outside") == before == []
 

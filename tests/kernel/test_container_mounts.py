@@ -84,7 +84,7 @@ def test_mount(enter: Enter, root: Path, kind: str, source: str | None, data: tu
     (Step("mount", "tmpfs", "tmpfs", "/t", ("zzz",), 0, 0), errno.EINVAL, "e tmpfs: Unknown parameter 'zzz'"),
     (Step("mount", "nosuchfs", "x", "/t", (), 0, 0), errno.ENODEV, "/t"),
     (Step("mount", "tmpfs", "x", "/missing", (), 0, 0), errno.ENOENT, "/missing"),
-    (Step("mount", "tmpfs", "x", "/f", (), 0, 0), errno.EINVAL, "/f"),
+    (Step("mount", "tmpfs", "x", "/f", (), 0, 0), errno.ENOTDIR, "/f"),
     (Step("mount", "proc", "x", "/link", (), 0, NO_SYMLINK), errno.ELOOP, "/link"),
     (Step("mount", "proc", "x", "/link/x", (), 0, NO_SYMLINK), errno.ELOOP, "/link/x"),
     (Step("mount", "tmpfs", "x", "/t", ("k" * 300 + "=1",), 0, 0), errno.EINVAL, "/t"),
