@@ -30,6 +30,8 @@ HERE = Path(__file__).resolve().parent
 IMAGE = "pyruntime/native/modules.image"
 LAUNCHER, PLAIN, EMBED = "csrc/launcher.c", "csrc/launcher_plain.c", "csrc/launcher_embed.c"
 WARM = "csrc/launcher_warm.c"
+MATH, SNAPSHOT = "csrc/launcher_math.c", "csrc/launcher_snapshot.c"
+SNAPSHOT_VERSIONS = ("3.11",)  # whose internal structures it knows
 NATIVE = ["csrc/launcher_native.c", "csrc/ext.c"]
 COMMIT = "pyruntime/COMMIT"
 VERSION = sysconfig.get_python_version()
@@ -59,21 +61,35 @@ def compile_plain(target: Path) -> None:
     run([*compiler(), "-o", str(target), LAUNCHER, PLAIN])
 
 
-def compile_embedded(target: Path, folder: Path, *, trimmed: bool) -> None:
-    """The launcher with an interpreter inside. Raises CalledProcessError when it does not link.
+def compile_embedded(target: Path, folder: Path, *, trimmed: bool, snapshot: bool) -> None:
+    """The launcher with an interpreter inside. Raises CalledProcessError or OSError when it does not link.
 
     `trimmed` leaves out the built-in modules that need further libraries, and the interning of deep-frozen modules.
+    `snapshot` sets the interpreter's memory apart so that it can be saved (csrc/launcher_snapshot.c).
     """
     library = Path(sysconfig.get_config_var("LIBPL"))
+    archive, sources = library / f"libpython{VERSION}.a", [LAUNCHER, EMBED, WARM, *NATIVE]
     lines = (library / "config.c").read_text(encoding="utf-8").splitlines(keepends=True)
     magic = int.from_bytes(importlib.util.MAGIC_NUMBER, "little")
     flags = [f"-DPYC_MAGIC={magic}U", "-no-pie", "-fno-pie", f"-I{sysconfig.get_path('include')}"]
-    linked = ["-lm", "-ldl", "-lpthread", "-lutil"]
+    linked = ["-ldl", "-lpthread", "-lutil"]
     if trimmed:
         lines = [line for line in lines if not any(name in line for name in ("zlib", "pyexpat", "_elementtree"))]
         flags += ["-DWITHOUT_INTERNING", "-DOWN_CRC32", "-Wl,--wrap=_Py_Deepfreeze_Init"]
+        sources.append(MATH)
+        flags.append("-fno-builtin")
     else:
-        linked += ["-lz", "-lexpat"]
+        linked += ["-lm", "-lz", "-lexpat"]
+    if snapshot:
+        renamed = []
+        for name, fresh in ((".data", "pydata"), (".PyRuntime", "pydata"), (".bss", "pybss")):
+            renamed += ["--rename-section", f"{name}={fresh}"]
+        for name in ("malloc", "calloc", "realloc", "free"):
+            renamed += ["--redefine-sym", f"{name}=pr_{name}"]
+        run(["objcopy", *renamed, str(archive), str(folder / "python.a")])
+        archive = folder / "python.a"
+        sources.append(SNAPSHOT)
+        flags.append("-DSNAPSHOT")
     config = folder / "config.c"
     config.write_text("".join(lines), encoding="utf-8")
     config_object = folder / "config.o"
@@ -81,8 +97,8 @@ def compile_embedded(target: Path, folder: Path, *, trimmed: bool) -> None:
     headers = [f"-I{include}", f"-I{include}/internal"]
     run([*cc(), "-O2", "-fno-pie", *headers, "-c", "-o", str(config_object), str(config)])
     linked = ["-Wl,--as-needed", "-Wl,--export-dynamic", "-Wl,-z,noseparate-code", "-s",
-              str(library / f"libpython{VERSION}.a"), *linked]  # fmt: skip
-    run([*compiler(), *flags, "-o", str(target), LAUNCHER, EMBED, WARM, *NATIVE, str(config_object), *linked])
+              str(archive), *linked]  # fmt: skip
+    run([*compiler(), *flags, "-o", str(target), *sources, str(config_object), *linked])
 
 
 def works(launcher: Path, folder: Path) -> bool:
@@ -111,12 +127,12 @@ def compile_launcher(target: Path) -> None:
     write_image()
     if os.environ.get("PYRUNTIME_EMBED") != "0" and (
         Path(sysconfig.get_config_var("LIBPL") or "") / f"libpython{VERSION}.a").exists():  # fmt: skip
-        for trimmed in (True, False):
+        for trimmed, snapshot in ((True, VERSION in SNAPSHOT_VERSIONS), (True, False), (False, False)):
             with tempfile.TemporaryDirectory() as name:
                 candidate = Path(name) / "candidate"
                 try:
-                    compile_embedded(candidate, Path(name), trimmed=trimmed)
-                except subprocess.CalledProcessError:
+                    compile_embedded(candidate, Path(name), trimmed=trimmed, snapshot=snapshot)
+                except (subprocess.CalledProcessError, OSError):
                     continue
                 if works(candidate, Path(name)):
                     target.unlink(missing_ok=True)
@@ -179,7 +195,7 @@ class BuildScripts(build_scripts):
 
     def get_source_files(self) -> list[str]:
         """What a source distribution needs for this command."""
-        return [LAUNCHER, PLAIN, EMBED, WARM, *NATIVE, "csrc/launcher.h"]
+        return [LAUNCHER, PLAIN, EMBED, WARM, MATH, SNAPSHOT, *NATIVE, "csrc/launcher.h", "csrc/launcher_embed.h"]
 
     def run(self) -> None:
         """Leaves the launcher in the folder of built scripts."""

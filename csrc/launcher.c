@@ -35,13 +35,12 @@
 #endif
 
 /* What `python3 -I -S -c` runs: argv is [-c, count, folder..., program, word...]. */
-static const char program_text[] =
-    "import sys\n"
-    "n = int(sys.argv[1]) + 2\n"
-    "sys.path += sys.argv[2:n]\n"
-    "del sys.argv[:n]\n"
-    "from pyruntime.cli.main import entry\n"
-    "entry()\n";
+static const char program_text[] = "import sys\n"
+                                   "n = int(sys.argv[1]) + 2\n"
+                                   "sys.path += sys.argv[2:n]\n"
+                                   "del sys.argv[:n]\n"
+                                   "from pyruntime.cli.main import entry\n"
+                                   "entry()\n";
 
 static _Noreturn void fail(const char *what, const char *path, const char *hint)
 {
@@ -224,10 +223,12 @@ static int find_python(const struct place *place, char *path)
     static const char *const bins[] = {"/usr/bin", "/usr/local/bin"};
     const char *version = place->version;
 
-    if (put(path, "%s%s/bin/python%s", place->prefix, place->in_checkout ? "/.venv" : "", version[0] ? version : "3") == 0 &&
+    if (put(path, "%s%s/bin/python%s", place->prefix, place->in_checkout ? "/.venv" : "", version[0] ? version : "3") ==
+            0 &&
         access(path, X_OK) == 0)
         return 0;
-    if ((!version[0] || strcmp(version, BUILD_VERSION) == 0) && put(path, "%s", BUILD_PYTHON) == 0 && access(path, X_OK) == 0)
+    if ((!version[0] || strcmp(version, BUILD_VERSION) == 0) && put(path, "%s", BUILD_PYTHON) == 0 &&
+        access(path, X_OK) == 0)
         return 0;
     for (size_t i = 0; i < 2; i++)
         if (put(path, "%s/python%s", bins[i], version[0] ? version : "3") == 0 && access(path, X_OK) == 0)
@@ -245,7 +246,8 @@ _Noreturn void run_python(const struct place *place, int argc, char **argv)
     if (!words)
         fail(strerror(errno), place->exe, NULL);
     if (find_python(place, python) < 0)
-        fail("found no interpreter for this package", place->site, "install python3, or install pyruntime again with pip");
+        fail("found no interpreter for this package", place->site,
+             "install python3, or install pyruntime again with pip");
     snprintf(count, sizeof(count), "%d", place->dir_count);
     words[n++] = python;
     words[n++] = (char *)"-I";

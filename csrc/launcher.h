@@ -7,14 +7,21 @@
 
 #define MAX_DIRS 8
 
+/* Statics that the interpreter changes: they go with its own memory (launcher_snapshot.c). */
+#ifdef SNAPSHOT
+#define IN_SNAPSHOT __attribute__((section("pydata")))
+#else
+#define IN_SNAPSHOT
+#endif
+
 struct place {
-    char exe[PATH_MAX];              /* this program, absolute */
-    char prefix[PATH_MAX];           /* the folder above its own */
-    char site[PATH_MAX];             /* the folder that holds pyruntime/ */
-    char version[16];                /* "3.11", "" when the place does not tell */
-    char dirs[MAX_DIRS][PATH_MAX];   /* where packages are looked up: site first, then those of its dependencies */
+    char exe[PATH_MAX];            /* this program, absolute */
+    char prefix[PATH_MAX];         /* the folder above its own */
+    char site[PATH_MAX];           /* the folder that holds pyruntime/ */
+    char version[16];              /* "3.11", "" when the place does not tell */
+    char dirs[MAX_DIRS][PATH_MAX]; /* where packages are looked up: site first, then those of its dependencies */
     int dir_count;
-    int in_checkout;                 /* site is a source tree, its environment in .venv */
+    int in_checkout; /* site is a source tree, its environment in .venv */
 };
 
 /* Runs the program inside this process. Returns only if that is not possible, with nothing changed. */

@@ -1,13 +1,12 @@
 /* The interpreter inside the launcher: CPython's core initialised in this process, our modules from one image file.
 
-   Where a start goes (best of 300, ms of wall time, idle 2-core virtual machine, Debian 12, CPython 3.11; /bin/true 0.5):
-     python3 -I -S -c pass                         6.1
-     the same, leaving by _exit                    5.0   no finalisation
-     libpython linked in, full initialisation      5.2   the same work: getpath, encodings from disk, three stdio objects
-     core initialisation only (_init_main = 0)     2.8   none of those; posix, sys and the frozen importer are there
-     fewer built-in modules linked                 2.65  no libexpat, no libz
-     no interning of deep-frozen modules           2.0   180 page faults fewer: those modules are not used here
-   Shared libpython costs 0.3 more than linked; prefaulting .data made it slower.
+   Where a start goes (best of 300, ms of wall time, idle 2-core virtual machine, Debian 12, CPython 3.11; /bin/true
+   0.5): python3 -I -S -c pass                         6.1 the same, leaving by _exit                    5.0   no
+   finalisation libpython linked in, full initialisation      5.2   the same work: getpath, encodings from disk, three
+   stdio objects core initialisation only (_init_main = 0)     2.8   none of those; posix, sys and the frozen importer
+   are there fewer built-in modules linked                 2.65  no libexpat, no libz no interning of deep-frozen
+   modules           2.0   180 page faults fewer: those modules are not used here Shared libpython costs 0.3 more than
+   linked; prefaulting .data made it slower.
 
    The core-only state is a private interface (PEP 587, "Multi-Phase Initialization Private Provisional API"), so:
    - it is built only when the build links and passes its own test (setup.py), and any doubt leads back to execve;
@@ -24,6 +23,7 @@
 #include <marshal.h>
 
 #include "launcher.h"
+#include "launcher_embed.h"
 
 #include <fcntl.h>
 #include <stdint.h>
@@ -32,19 +32,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define IMAGE "pyruntime/native/modules.image"
 #define BOOT "pyruntime.cli.embed"
 
 /* Little-endian throughout; offsets are from the file's start. */
 struct image_head {
-    char magic[8];       /* "PYRIMG1\n" */
-    uint32_t pyc_magic;  /* of the bytecode */
+    char magic[8];      /* "PYRIMG1\n" */
+    uint32_t pyc_magic; /* of the bytecode */
     uint32_t count;
 };
 
 struct image_entry {
-    uint32_t name, name_size;     /* "pyruntime.record" */
-    uint32_t path, path_size;     /* "pyruntime/record.py", below the site, or absolute; NUL after it */
+    uint32_t name, name_size; /* "pyruntime.record" */
+    uint32_t path, path_size; /* "pyruntime/record.py", below the site, or absolute; NUL after it */
     uint32_t code, code_size;
     uint32_t source_size, package;
     uint64_t source_mtime_ns, source_hash;
@@ -142,7 +141,7 @@ static const struct image_entry *entry_of(const char *name)
 static PyObject *py_load(PyObject *self, PyObject *arg)
 {
     const char *name = PyUnicode_AsUTF8(arg);
-    const struct image_entry *entry = name ? entry_of(name) : NULL;
+    const struct image_entry *entry = name && (image || map_image(here)) ? entry_of(name) : NULL;
     char path[PATH_MAX];
     PyObject *code;
 
@@ -205,7 +204,7 @@ static PyObject *py_plain(PyObject *self, PyObject *unused)
     run_python(here, word_count, words_given);
 }
 
-static PyMethodDef methods[] = {
+IN_SNAPSHOT static PyMethodDef methods[] = {
     {"load", py_load, METH_O, "Code, path and kind of a module in the image, or None."},
     {"load_set", py_load_set, METH_O, "The modules of a fast verb, or None."},
     {"complete", py_complete, METH_NOARGS, "Finish the interpreter's initialisation."},
@@ -213,8 +212,8 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_pyruntime_launcher", NULL, -1, methods, NULL, NULL, NULL,
-                                    NULL};
+IN_SNAPSHOT static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "_pyruntime_launcher", NULL, -1, methods, NULL, NULL, NULL, NULL};
 
 static PyObject *init_module(void)
 {
@@ -251,7 +250,7 @@ unsigned long crc32(unsigned long crc, const unsigned char *data, unsigned int s
 #endif
 
 /* The image, mapped and with a plausible head; 0 without one. */
-static int map_image(const struct place *place)
+int map_image(const struct place *place)
 {
     char path[PATH_MAX];
     const struct image_head *head;
@@ -275,8 +274,8 @@ static int map_image(const struct place *place)
     image = data;
     image_size = (size_t)st.st_size;
     head = data;
-    return memcmp(head->magic, "PYRIMG1\n", 8) == 0 && head->pyc_magic == PYC_MAGIC &&
-           head->count < 10000 && sizeof(*head) + head->count * sizeof(struct image_entry) <= image_size;
+    return memcmp(head->magic, "PYRIMG1\n", 8) == 0 && head->pyc_magic == PYC_MAGIC && head->count < 10000 &&
+           sizeof(*head) + head->count * sizeof(struct image_entry) <= image_size;
 }
 
 static int set_text(PyConfig *config, wchar_t **field, const char *text)
@@ -324,7 +323,7 @@ static int configure(PyConfig *config, const struct place *place)
     return failed;
 }
 
-static int initialise(const struct place *place)
+int initialise(const struct place *place)
 {
     PyPreConfig pre;
     PyConfig config;
@@ -337,13 +336,13 @@ static int initialise(const struct place *place)
         PyImport_AppendInittab("_pyruntime_native", init_native) < 0)
         return -1;
     PyConfig_InitIsolatedConfig(&config);
-    failed = configure(&config, place) < 0 || PyStatus_Exception(Py_InitializeFromConfig(&config)) ||
-             _PySignal_Init(0) < 0;
+    failed =
+        configure(&config, place) < 0 || PyStatus_Exception(Py_InitializeFromConfig(&config)) || _PySignal_Init(0) < 0;
     PyConfig_Clear(&config);
     return failed ? -1 : 0;
 }
 
-static PyObject *list_of(int count, char *const *words, const char *(*at)(int))
+PyObject *list_of(int count, char *const *words, const char *(*at)(int))
 {
     PyObject *list = PyList_New(count);
 
@@ -364,25 +363,24 @@ static const char *dir_at(int i)
     return here->dirs[i];
 }
 
-/* Runs cli/embed.py's code with `argv` and `dirs` in its globals. Does not come back unless that could not start. */
-static void run_boot(int argc, char **argv)
+PyObject *run_boot_code(int argc, char **argv, int making)
 {
     const struct image_entry *entry = entry_of(BOOT);
     PyObject *code = PyMarshal_ReadObjectFromString(image + entry->code, entry->code_size);
-    PyObject *globals = PyDict_New();
-    PyObject *words = list_of(argc, argv, NULL), *dirs = list_of(here->dir_count, NULL, dir_at), *result;
+    PyObject *globals = PyDict_New(), *result = NULL;
+    PyObject *words = list_of(argc, argv, NULL), *dirs = list_of(here->dir_count, NULL, dir_at);
     PyObject *dynload = PyUnicode_FromString(BUILD_STDLIB "/lib-dynload");
 
     PyGC_Disable(); /* a call of a fast verb is short and makes few cycles; collecting costs it a tenth of a ms */
-    if (!code || !globals || !words || !dirs || !dynload ||
-        PyDict_SetItemString(globals, "__builtins__", PyEval_GetBuiltins()) < 0 ||
-        PyDict_SetItemString(globals, "argv", words) < 0 || PyDict_SetItemString(globals, "dirs", dirs) < 0 ||
-        PyDict_SetItemString(globals, "dynload", dynload) < 0)
-        _exit(1);
-    result = PyEval_EvalCode(code, globals, globals);
+    if (code && globals && words && dirs && dynload &&
+        PyDict_SetItemString(globals, "__builtins__", PyEval_GetBuiltins()) == 0 &&
+        PyDict_SetItemString(globals, "argv", words) == 0 && PyDict_SetItemString(globals, "dirs", dirs) == 0 &&
+        PyDict_SetItemString(globals, "dynload", dynload) == 0 &&
+        PyDict_SetItemString(globals, "making", making ? Py_True : Py_False) == 0)
+        result = PyEval_EvalCode(code, globals, globals);
     if (!result)
         PyErr_Print();
-    _exit(1); /* the boot code leaves by _exit itself */
+    return result ? globals : NULL;
 }
 
 void run_embedded(const struct place *place, int argc, char **argv)
@@ -397,7 +395,12 @@ void run_embedded(const struct place *place, int argc, char **argv)
     here = place;
     word_count = argc;
     words_given = argv;
-    if (strcmp(place->version, BUILD_VERSION) != 0 || argc < 1 || !map_image(place))
+    if (strcmp(place->version, BUILD_VERSION) != 0 || argc < 1)
+        return;
+#ifdef SNAPSHOT
+    run_snapshot(place, argc, argv);
+#endif
+    if (!map_image(place))
         return;
     for (size_t i = 0; i < 2; i++)
         if (!(entry = entry_of(needed[i])) || source_of(entry, path) < 0 || !is_fresh(entry, path))
@@ -405,5 +408,6 @@ void run_embedded(const struct place *place, int argc, char **argv)
     warm_up(argc, argv); /* no earlier: should the way lead to execve, it would wait for the thread */
     if (initialise(place) < 0)
         return;
-    run_boot(argc, argv);
+    run_boot_code(argc, argv, 0);
+    _exit(1); /* the boot code leaves by _exit itself */
 }

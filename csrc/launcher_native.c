@@ -107,7 +107,8 @@ static PyObject *native_recv(PyObject *self, PyObject *args)
     (void)self;
     if (!PyArg_ParseTuple(args, "iw*kw*iw*ii", &sock, &buffer, &size, &fds, &max_fds, &count, &timeout_ms, &pidfd))
         return NULL;
-    if (max_fds >= 0 && holds(&buffer, size) && holds(&fds, (size_t)max_fds * sizeof(int)) && holds(&count, sizeof(int)))
+    if (max_fds >= 0 && holds(&buffer, size) && holds(&fds, (size_t)max_fds * sizeof(int)) &&
+        holds(&count, sizeof(int)))
         result = PyLong_FromLong(pr_recv(sock, buffer.buf, size, fds.buf, max_fds, count.buf, timeout_ms, pidfd));
     else if (!PyErr_Occurred())
         PyErr_SetString(PyExc_ValueError, "negative count");
@@ -124,7 +125,8 @@ static PyObject *native_open_tree(PyObject *self, PyObject *args)
     int dirfd;
 
     (void)self;
-    return PyArg_ParseTuple(args, "iyI", &dirfd, &path, &flags) ? PyLong_FromLong(pr_open_tree(dirfd, path, flags)) : NULL;
+    return PyArg_ParseTuple(args, "iyI", &dirfd, &path, &flags) ? PyLong_FromLong(pr_open_tree(dirfd, path, flags))
+                                                                : NULL;
 }
 
 static PyObject *native_move_mount(PyObject *self, PyObject *args)
@@ -218,7 +220,7 @@ static PyObject *native_subreaper(PyObject *self, PyObject *args)
     return PyArg_ParseTuple(args, "i", &on) ? PyLong_FromLong(pr_subreaper(on)) : NULL;
 }
 
-static PyMethodDef methods[] = {
+IN_SNAPSHOT static PyMethodDef methods[] = {
     {"pr_spawn", native_spawn, METH_VARARGS, NULL},
     {"pr_sealed_memfd", native_sealed_memfd, METH_VARARGS, NULL},
     {"pr_socketpair", native_socketpair, METH_VARARGS, NULL},
@@ -238,7 +240,8 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_pyruntime_native", NULL, -1, methods, NULL, NULL, NULL, NULL};
+IN_SNAPSHOT static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "_pyruntime_native", NULL, -1, methods, NULL, NULL, NULL, NULL};
 
 PyObject *init_native(void)
 {

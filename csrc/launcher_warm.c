@@ -19,8 +19,8 @@ static int find_procs(void)
 {
     static const struct {
         const char *line, *mount;
-    } known[] = {{":name=systemd:", "/sys/fs/cgroup/systemd"}, {":pids:", "/sys/fs/cgroup/pids"},
-                 {"0::", "/sys/fs/cgroup"}};
+    } known[] = {
+        {":name=systemd:", "/sys/fs/cgroup/systemd"}, {":pids:", "/sys/fs/cgroup/pids"}, {"0::", "/sys/fs/cgroup"}};
     char text[8192];
     int fd = open("/proc/self/cgroup", O_RDONLY | O_CLOEXEC);
     ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof text - 1);

@@ -3,7 +3,8 @@
 Usage: image.py TARGET. The interpreter that runs this is the one whose bytecode the image holds.
 
 Beside each module the image has one set per fast verb, `@run` and so on: the modules which that verb loads, in the
-order of their imports, in one piece, so that names and constants they share are read once. What only readers, type
+order of their imports, in one piece, so that names and constants they share are read once; and `@all`, whatever a
+snapshot can hold. What only readers, type
 checkers and tracebacks need is left out: docstrings, annotations of functions, `if TYPE_CHECKING`, line tables (with
 --debug the launcher starts the plain interpreter). So is the import of __future__, a module on disk, in favour of the
 compiler's own switch.
@@ -31,12 +32,20 @@ MAIN = "pyruntime.cli.main"
 VERBS = "pyruntime.cli.verbs"
 FAST = {"create": "create", "start": "start", "run": "run", "state": "state", "kill": "kill", "delete": "delete",
         "exec": "exec_"}  # fmt: skip
-# Imports inside functions that every call of the verb comes to, beside those of the verb's own function.
+ALL = "all"  # the set for a snapshot
+NOT_LOADED = (BOOT, "pyruntime.__main__")
+# `array` and `_pickle` are built in but import Python modules themselves.
+BUILT_IN = {*sys.builtin_module_names, "pyruntime", "_json", "_frozen_importlib"} - {"array", "_pickle"}
 LIGHT = "pyruntime.native.light"  # stands where the cffi extension is imported
+# Imports inside functions that every call of the verb comes to, beside those of the verb's own function.
+SETTINGS, INTERRUPT = "pyruntime.lifecycle.settings", "pyruntime.cli.interrupt"
+MAKING = ("pyruntime.lifecycle.host_steps", "pyruntime.cgroup.manager", INTERRUPT)
 LATE = {
-    "create": ("pyruntime.lifecycle.host_steps", "pyruntime.cgroup.manager"),
-    "run": ("pyruntime.lifecycle.host_steps", "pyruntime.cgroup.manager", "pyruntime.lifecycle.foreground"),
-    "exec": ("pyruntime.lifecycle.host_steps", "pyruntime.lifecycle.foreground"),
+    "create": MAKING,
+    "run": (*MAKING, "pyruntime.lifecycle.foreground"),
+    "start": (INTERRUPT, "pyruntime.host.probe"),
+    "delete": (INTERRUPT,),
+    "exec": (INTERRUPT, "pyruntime.lifecycle.host_steps", "pyruntime.lifecycle.foreground"),
 }
 
 
@@ -175,18 +184,44 @@ def order(known: dict[str, Module], wanted: list[str]) -> list[Module]:
     return list(done.values())
 
 
+def self_contained(known: dict[str, Module]) -> list[str]:
+    """Modules that need nothing of the standard library but what is built in: all that a snapshot can hold."""
+    outside = {name: {other.partition(".")[0] for other in module.imports(module.tree.body)} - BUILT_IN
+               for name, module in known.items() if name.startswith("pyruntime") and name not in NOT_LOADED}  # fmt: skip
+    good = {name for name, others in outside.items() if not others}
+    while True:
+        bad = {name for name in good for other in known[name].imports(known[name].tree.body)
+               if other in outside and other not in good}  # fmt: skip
+        if not bad:
+            return sorted(good)
+        good -= bad
+
+
 def verb_set(known: dict[str, Module], verb: str) -> bytes:
     """The modules of a fast verb in the order of their loading, as one marshalled tuple of (name, package, code)."""
-    wanted = [MAIN, *known[VERBS].function_imports(FAST[verb]), *LATE.get(verb, ())]
+    if verb != ALL:
+        return marshal_set(order(known, wanted_by(known, verb)))
+    # What the verbs need comes first, so that in memory it lies apart from the rest.
+    wanted = [name for fast in ("run", *FAST) for name in wanted_by(known, fast)]
+    return marshal_set(order(known, wanted + self_contained(known)))
+
+
+def wanted_by(known: dict[str, Module], verb: str) -> list[str]:
+    """Modules that a fast verb is sure to load, without what they load in turn."""
+    return [MAIN, SETTINGS, *known[VERBS].function_imports(FAST[verb]), *LATE.get(verb, ())]
+
+
+def marshal_set(loaded: list[Module]) -> bytes:
+    """The modules as launcher_embed.c's load_set() gives them."""
     canon = Canon()
-    rows = tuple((canon.text(module.name), module.package, canon.code(module.code)) for module in order(known, wanted))
+    rows = tuple((canon.text(module.name), module.package, canon.code(module.code)) for module in loaded)
     return marshal.dumps(rows)
 
 
 def build(root: Path) -> bytes:
     """The image of the package below `root`."""
     known = modules(root)
-    rows = [(f"@{verb}", "", verb_set(known, verb), b"", False, 0) for verb in sorted(FAST)]
+    rows = [(f"@{verb}", "", verb_set(known, verb), b"", False, 0) for verb in sorted((*FAST, ALL))]
     rows += [(module.name, module.relative, marshal.dumps(Canon().code(module.code)), module.source, module.package,
               module.mtime_ns) for module in known.values()]  # fmt: skip
     at = struct.calcsize(HEAD) + len(rows) * struct.calcsize(ENTRY)

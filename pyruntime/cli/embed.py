@@ -1,6 +1,7 @@
 """Imports inside the launcher's own interpreter, before it is fully initialised. Run by csrc/launcher_embed.c alone.
 
-Globals given: `argv` and `dirs`, lists of str, and `dynload`, the folder of the interpreter's own extension modules.
+Globals given: `argv` and `dirs`, lists of str, `dynload`, the folder of the interpreter's own extension modules, and
+`making`: whether this run makes a snapshot (csrc/launcher_snapshot.c), from which resume() will start.
 Three finders follow the interpreter's own two (built-in, frozen):
 
   Image       modules of pyruntime, from the image file, unless their source has changed since
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     argv: list[str]
     dirs: list[str]
     dynload: str
+    making: bool
 
 FAST = ("create", "start", "run", "state", "kill", "delete", "exec")  # those with a set in the image
 Module = type(sys)
@@ -73,6 +75,8 @@ class Extensions:
     @classmethod
     def find_spec(cls, name: str, _path: Sequence[str] | None = None, _target: object = None) -> ModuleSpec | None:
         """The spec of one of EXTENSIONS, None when its file is not there."""
+        if making and name == "_json":
+            return ModuleSpec(name, Later)
         if name == OWN_EXTENSION:
             return ModuleSpec(name, Light)
         path = cls.path_of(name) if name in EXTENSIONS else ""
@@ -103,6 +107,25 @@ class Extensions:
         _imp.exec_dynamic(module)
 
 
+class Later:
+    """A thing of _json that a snapshot cannot hold, and the loader of a _json made of such."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @staticmethod
+    def create_module(spec: ModuleSpec) -> ModuleType:
+        """A module of placeholders."""
+        module = Module(spec.name)
+        for name in ("encode_basestring", "encode_basestring_ascii", "make_encoder", "make_scanner"):
+            setattr(module, name, Later(name))
+        return module
+
+    @staticmethod
+    def exec_module(_module: ModuleType) -> None:
+        """It has no code."""
+
+
 class Light:
     """Loader that puts native/light.py in the place of our cffi extension."""
 
@@ -123,7 +146,9 @@ def load_extension(name: str) -> ModuleType:
     path = Extensions.path_of(name)
     if not path:
         raise ImportError(f"{name} is not built", name=name)
-    return _imp.create_dynamic(ModuleSpec(name, None, origin=path))
+    module = _imp.create_dynamic(ModuleSpec(name, None, origin=path))
+    _imp.exec_dynamic(module)
+    return module
 
 
 class Complete:
@@ -132,6 +157,8 @@ class Complete:
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
         """What the path finder says, after the initialisation is finished."""
+        if making:
+            raise ImportError(f"{name} is not for a snapshot", name=name)
         complete()
         return sys.meta_path[-1].find_spec(name, path, target)
 
@@ -151,21 +178,28 @@ def open_completed(*args: Any, **kwargs: Any) -> Any:
 
 
 def preload() -> None:
-    """Loads the modules of the verb that argv names, past the import system, which costs 20 us a module.
+    """Loads the modules of the verb that argv names.
 
     The first word that is a fast verb's name decides; if that word is something else, too much is loaded, no more.
     """
     for word in argv[1:]:
         if word in FAST:
-            break
-    else:
-        return
+            load_set(word)
+            return
+
+
+def load_set(verb: str) -> None:
+    """Loads the modules of a verb past the import system, which costs 20 us a module."""
     loaded = sys.modules
-    for name, is_package, code in launcher.load_set(word) or ():
+    rows = launcher.load_set(verb)
+    if rows is None and making:
+        raise ImportError("the image is older than a source")
+    for name, is_package, code in rows or ():
+        if name in loaded:
+            continue
         module = Module(name)
         names = module.__dict__
-        path = f"{dirs[0]}/{code.co_filename}"
-        names["__file__"] = path
+        names["__file__"] = path = f"{dirs[0]}/{code.co_filename}"
         parent, _, last = name.rpartition(".")
         if is_package:
             names["__path__"] = [path.rpartition("/")[0]]
@@ -176,18 +210,53 @@ def preload() -> None:
         try:
             exec(code, names)
         except ImportError:  # a missing library: the verb's own import will say so in words
+            if making:
+                raise
             del loaded[name]
             return
         if parent:
             setattr(loaded[parent], last, module)
 
 
+def load_all() -> None:
+    """Everything that a fast verb loads, for a snapshot, but for _json: no shared object may be in it."""
+    load_set("all")
+    int("10")  # the first conversion asks libm for logarithms and keeps them
+    if not Extensions.path_of("_json"):
+        raise ImportError("a snapshot needs _json")
+    for name, module in sys.modules.items():
+        names = module.__dict__
+        if name.startswith(("pyruntime", "encodings")):
+            sources.append(names["__file__"])
+            postponed.extend([(names, key, thing.name) for key, thing in names.items() if type(thing) is Later])
+
+
+def resume(words: list[str]) -> None:
+    """Runs a command in the memory of a snapshot: what load_all() had to leave out comes first."""
+    global argv, making
+    sys.argv = argv = words
+    making = False
+    sys.modules["_json"] = json = load_extension("_json")
+    for names, key, name in postponed:
+        names[key] = getattr(json, name)
+    start()
+
+
+def start() -> None:
+    """Runs the command of sys.argv."""
+    from pyruntime.cli.main import entry
+
+    entry()
+
+
 launcher.load_extension = load_extension
 sys.argv = argv
 builtins.open = open_completed
 sys.meta_path += (Image, Extensions, Complete)
-preload()
-
-from pyruntime.cli.main import entry
-
-entry()
+sources: list[str] = []  # files that a snapshot was made of
+postponed: list[tuple[dict[str, Any], str, str]] = []  # (names of a module, name there, name in _json)
+if making:
+    load_all()
+else:
+    preload()
+    start()
