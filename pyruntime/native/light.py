@@ -1,8 +1,9 @@
 """The cffi extension's `ffi` and `lib` for the embedded interpreter, without cffi: loading cffi costs it 0.8 ms.
 
 `lib` has the launcher's own binding of csrc/ext.c (csrc/launcher_native.c) and `ffi` the few things that kernel.py
-asks of it, made of memoryview and bytearray (array would import collections.abc). Whatever else is asked for loads the real extension and comes from there, so
-objects of the two never meet: a type known here is only given to functions known here.
+asks of it, made of memoryview and bytearray (array would import collections.abc). Whatever else is asked for loads
+the real extension and comes from there, so objects of the two never meet: a type known here is only given to
+functions known here.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Ffi:
             return bytearray(initial) if isinstance(initial, int) else initial
         if kind not in ARRAYS:
             return _real().ffi.new(kind) if initial is None else _real().ffi.new(kind, initial)
+        letter: Any  # one of struct's, which the stubs list one by one
         letter, size, count = ARRAYS[kind]
         items = () if initial is None or isinstance(initial, int) else initial
         count = count or (initial if isinstance(initial, int) else len(items))
