@@ -219,7 +219,8 @@ def release(drive: Drive, barrier: str) -> None:
 STEPS: dict[str, Callable[..., None]] = {
     step.__name__: step
     for step in (cg_make, cg_write, cg_devices, cg_join, open_tree, idmap, open_root, open_ns, open_device, open_pidfd,
-                 keep_fd, connect, fifos, spawn, id_map, set_groups, record_pid, hooks, rlimit, save_state, send_listener, release)
+                 keep_fd, connect, fifos, spawn, id_map, set_groups, record_pid, hooks, rlimit, save_state,
+                 send_listener, release)
 }  # fmt: skip
 
 
