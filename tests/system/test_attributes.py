@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.system.bundle import Bundle
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.system.bundle import Bundle
     from tests.system.runtime import Runtime
 
     MakeBundle = Callable[..., Bundle]
