@@ -39,6 +39,11 @@ OWN_EXTENSION = "pyruntime.native._ext"
 EXTENSIONS = ("_json", "_cffi_backend")
 
 
+def spec_of(name: str, loader: Any, path: str | None = None, *, package: bool = False) -> ModuleSpec:
+    """A spec; as loader importlib takes whatever has the two methods, the stubs only classes of their own."""
+    return ModuleSpec(name, loader, origin=path, is_package=package)
+
+
 class Image:
     """Finder and loader of what the image holds."""
 
@@ -55,7 +60,7 @@ class Image:
         if found is None:
             return None
         code, path, is_package = found
-        spec = ModuleSpec(name, cls(code, path), origin=path, is_package=bool(is_package))
+        spec = spec_of(name, cls(code, path), path, package=bool(is_package))
         if is_package:
             spec.submodule_search_locations = [path.rpartition("/")[0]]
         return spec
@@ -76,11 +81,11 @@ class Extensions:
     def find_spec(cls, name: str, _path: Sequence[str] | None = None, _target: object = None) -> ModuleSpec | None:
         """The spec of one of EXTENSIONS, None when its file is not there."""
         if making and name == "_json":
-            return ModuleSpec(name, Later)
+            return spec_of(name, Later)
         if name == OWN_EXTENSION:
-            return ModuleSpec(name, Light)
+            return spec_of(name, Light)
         path = cls.path_of(name) if name in EXTENSIONS else ""
-        return ModuleSpec(name, cls, origin=path) if path else None
+        return spec_of(name, cls, path) if path else None
 
     @staticmethod
     def path_of(name: str) -> str:
@@ -146,7 +151,7 @@ def load_extension(name: str) -> ModuleType:
     path = Extensions.path_of(name)
     if not path:
         raise ImportError(f"{name} is not built", name=name)
-    module = _imp.create_dynamic(ModuleSpec(name, None, origin=path))
+    module = _imp.create_dynamic(spec_of(name, None, path))
     _imp.exec_dynamic(module)
     return module
 
@@ -155,7 +160,7 @@ class Complete:
     """The last finder: the first module that nobody else has brings the rest of the interpreter up."""
 
     @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
+    def find_spec(name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
         """What the path finder says, after the initialisation is finished."""
         if making:
             raise ImportError(f"{name} is not for a snapshot", name=name)

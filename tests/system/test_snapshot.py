@@ -36,8 +36,9 @@ class Installed:
 
     def build_image(self) -> None:
         """The image of the copy as it is."""
-        script = f"import sys; sys.path.insert(0, {str(REPOSITORY / 'tools')!r}); import image; from pathlib import Path; "
-        script += f"Path({str(self.package / 'native/modules.image')!r}).write_bytes(image.build(Path({str(self.package.parent)!r})))"
+        target, root = self.package / "native/modules.image", self.package.parent
+        script = (f"import sys; sys.path.insert(0, {str(REPOSITORY / 'tools')!r}); import image; from pathlib import Path; "
+                  f"Path({str(target)!r}).write_bytes(image.build(Path({str(root)!r})))")  # fmt: skip
         subprocess.run([REPOSITORY / ".venv/bin/python", "-c", script], check=True)
 
     @property
