@@ -128,16 +128,14 @@ def compile_launcher(target: Path) -> None:
     if os.environ.get("PYRUNTIME_EMBED") != "0" and (
         Path(sysconfig.get_config_var("LIBPL") or "") / f"libpython{VERSION}.a").exists():  # fmt: skip
         for trimmed, snapshot in ((True, VERSION in SNAPSHOT_VERSIONS), (True, False), (False, False)):
-            with tempfile.TemporaryDirectory() as name:
+            with tempfile.TemporaryDirectory(dir=target.parent) as name:
                 candidate = Path(name) / "candidate"
                 try:
                     compile_embedded(candidate, Path(name), trimmed=trimmed, snapshot=snapshot)
                 except (subprocess.CalledProcessError, OSError):
                     continue
                 if works(candidate, Path(name)):
-                    target.unlink(missing_ok=True)
-                    target.write_bytes(candidate.read_bytes())
-                    target.chmod(0o755)
+                    candidate.replace(target)
                     return
     target.unlink(missing_ok=True)
     compile_plain(target)

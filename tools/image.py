@@ -3,11 +3,10 @@
 Usage: image.py TARGET. The interpreter that runs this is the one whose bytecode the image holds.
 
 Beside each module the image has one set per fast verb, `@run` and so on: the modules which that verb loads, in the
-order of their imports, in one piece, so that names and constants they share are read once; and `@all`, whatever a
-snapshot can hold. What only readers, type
-checkers and tracebacks need is left out: docstrings, annotations of functions, `if TYPE_CHECKING`, line tables (with
---debug the launcher starts the plain interpreter). So is the import of __future__, a module on disk, in favour of the
-compiler's own switch.
+order of their imports, in one piece, so that names and constants they share are read once; and `@all`, these together,
+for a snapshot. What only readers, type checkers and tracebacks need is left out: docstrings, annotations of functions,
+`if TYPE_CHECKING`, line tables (with --debug the launcher starts the plain interpreter). So is the import of
+__future__, a module on disk, in favour of the compiler's own switch.
 """
 
 from __future__ import annotations
@@ -33,9 +32,8 @@ VERBS = "pyruntime.cli.verbs"
 FAST = {"create": "create", "start": "start", "run": "run", "state": "state", "kill": "kill", "delete": "delete",
         "exec": "exec_"}  # fmt: skip
 ALL = "all"  # the set for a snapshot
-NOT_LOADED = (BOOT, "pyruntime.__main__")
-# `array` and `_pickle` are built in but import Python modules themselves.
-BUILT_IN = {*sys.builtin_module_names, "pyruntime", "_json", "_frozen_importlib"} - {"array", "_pickle"}
+# What a snapshot holds beside the modules of the verbs; each module more costs memory, as its pages have neighbours.
+OFTEN = ("pyruntime.lifecycle.pause", "pyruntime.lifecycle.filters")
 LIGHT = "pyruntime.native.light"  # stands where the cffi extension is imported
 # Imports inside functions that every call of the verb comes to, beside those of the verb's own function.
 SETTINGS, INTERRUPT = "pyruntime.lifecycle.settings", "pyruntime.cli.interrupt"
@@ -184,26 +182,13 @@ def order(known: dict[str, Module], wanted: list[str]) -> list[Module]:
     return list(done.values())
 
 
-def self_contained(known: dict[str, Module]) -> list[str]:
-    """Modules that need nothing of the standard library but what is built in: all that a snapshot can hold."""
-    outside = {name: {other.partition(".")[0] for other in module.imports(module.tree.body)} - BUILT_IN
-               for name, module in known.items() if name.startswith("pyruntime") and name not in NOT_LOADED}  # fmt: skip
-    good = {name for name, others in outside.items() if not others}
-    while True:
-        bad = {name for name in good for other in known[name].imports(known[name].tree.body)
-               if other in outside and other not in good}  # fmt: skip
-        if not bad:
-            return sorted(good)
-        good -= bad
-
-
 def verb_set(known: dict[str, Module], verb: str) -> bytes:
     """The modules of a fast verb in the order of their loading, as one marshalled tuple of (name, package, code)."""
     if verb != ALL:
         return marshal_set(order(known, wanted_by(known, verb)))
-    # What the verbs need comes first, so that in memory it lies apart from the rest.
+    # What `run` needs comes first, so that in memory it lies together.
     wanted = [name for fast in ("run", *FAST) for name in wanted_by(known, fast)]
-    return marshal_set(order(known, wanted + self_contained(known)))
+    return marshal_set(order(known, [*wanted, *OFTEN]))
 
 
 def wanted_by(known: dict[str, Module], verb: str) -> list[str]:
