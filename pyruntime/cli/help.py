@@ -91,6 +91,7 @@ def _libseccomp() -> str:
     """The version of libseccomp that is loaded at run time, "" without one."""
     try:
         from pyruntime.native.seccomp import libseccomp_version
-    except ImportError:
+
+        return libseccomp_version()
+    except ImportError:  # cffi itself, which the extension needs, may be missing
         return ""
-    return libseccomp_version()
