@@ -12,6 +12,7 @@ import select
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from itertools import count
 from pathlib import Path
 
@@ -112,7 +113,7 @@ class Library(Runtime):
             self.process.kill()
 
 
-class Measure:
+class Measure(ABC):
     """`once` is called in turn for each runtime; `prepare` and `finish` stand outside the time."""
 
     name = ""
@@ -122,14 +123,14 @@ class Measure:
         self.bundles = bundles
         self.profile = profile
 
-    def prepare(self, runtime: Runtime) -> None:
+    def prepare(self, runtime: Runtime) -> None:  # noqa: B027 - most need nothing
         """Makes what `once` needs."""
 
+    @abstractmethod
     def once(self, runtime: Runtime) -> dict[str, float]:
         """One sample. The key "" is the measure itself; others are details kept in the JSON output."""
-        raise NotImplementedError
 
-    def finish(self, runtime: Runtime) -> None:
+    def finish(self, runtime: Runtime) -> None:  # noqa: B027 - most leave nothing
         """Takes away what `prepare` made; also called when `prepare` failed half-way."""
 
 

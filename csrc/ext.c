@@ -13,14 +13,12 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
-#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -34,7 +32,6 @@
 #define CLONE_PIDFD 0x00001000
 #endif
 #define NR_OPEN_TREE 428
-#define NR_MOVE_MOUNT 429
 #define NR_CLOSE_RANGE 436
 #define NR_PIDFD_GETFD 438
 #define NR_MOUNT_SETATTR 442
@@ -232,11 +229,6 @@ int pr_open_tree(int dirfd, const char *path, unsigned int flags)
     return fd < 0 ? -errno : fd;
 }
 
-int pr_move_mount(int from, int to)
-{
-    return syscall(NR_MOVE_MOUNT, from, "", to, "", 0x04 | 0x40) < 0 ? -errno : 0; /* F_EMPTY_PATH | T_EMPTY_PATH */
-}
-
 int pr_mount_setattr(int fd, const char *path, unsigned int flags, uint64_t set, uint64_t clr, uint64_t propagation,
                      int userns_fd)
 {
@@ -256,22 +248,6 @@ int pr_prlimit(int pid, int resource, uint64_t soft, uint64_t hard)
 {
     struct rlimit64 limit = {soft, hard};
     return prlimit64(pid, (enum __rlimit_resource)resource, &limit, NULL) < 0 ? -errno : 0;
-}
-
-int pr_getrlimit(int pid, int resource, uint64_t *limits)
-{
-    struct rlimit64 limit;
-    if (prlimit64(pid, (enum __rlimit_resource)resource, NULL, &limit) < 0)
-        return -errno;
-    limits[0] = limit.rlim_cur;
-    limits[1] = limit.rlim_max;
-    return 0;
-}
-
-int64_t pr_fs_type(int fd)
-{
-    struct statfs fs;
-    return fstatfs(fd, &fs) < 0 ? -errno : (int64_t)(uint32_t)fs.f_type;
 }
 
 int pr_umount(const char *path, int flags)
@@ -309,11 +285,6 @@ int pr_write_string(const char *path, const char *data, size_t size)
     saved = errno;
     close(fd);
     return n < 0 ? -saved : (int)n;
-}
-
-int pr_subreaper(int on)
-{
-    return prctl(PR_SET_CHILD_SUBREAPER, on, 0, 0, 0) < 0 ? -errno : 0;
 }
 
 int pr_streampair(int *fds)

@@ -129,14 +129,6 @@ static PyObject *native_open_tree(PyObject *self, PyObject *args)
                                                                 : NULL;
 }
 
-static PyObject *native_move_mount(PyObject *self, PyObject *args)
-{
-    int from, to;
-
-    (void)self;
-    return PyArg_ParseTuple(args, "ii", &from, &to) ? PyLong_FromLong(pr_move_mount(from, to)) : NULL;
-}
-
 static PyObject *native_mount_setattr(PyObject *self, PyObject *args)
 {
     const char *path;
@@ -159,29 +151,6 @@ static PyObject *native_prlimit(PyObject *self, PyObject *args)
     return PyArg_ParseTuple(args, "iiKK", &pid, &resource, &soft, &hard)
                ? PyLong_FromLong(pr_prlimit(pid, resource, soft, hard))
                : NULL;
-}
-
-static PyObject *native_getrlimit(PyObject *self, PyObject *args)
-{
-    Py_buffer limits;
-    int pid, resource;
-    PyObject *result = NULL;
-
-    (void)self;
-    if (!PyArg_ParseTuple(args, "iiw*", &pid, &resource, &limits))
-        return NULL;
-    if (holds(&limits, 2 * sizeof(uint64_t)))
-        result = PyLong_FromLong(pr_getrlimit(pid, resource, limits.buf));
-    PyBuffer_Release(&limits);
-    return result;
-}
-
-static PyObject *native_fs_type(PyObject *self, PyObject *args)
-{
-    int fd;
-
-    (void)self;
-    return PyArg_ParseTuple(args, "i", &fd) ? PyLong_FromLongLong(pr_fs_type(fd)) : NULL;
 }
 
 static PyObject *native_umount(PyObject *self, PyObject *args)
@@ -212,14 +181,6 @@ static PyObject *native_write_string(PyObject *self, PyObject *args)
     return PyLong_FromLong(pr_write_string(path, data, told < (size_t)size ? told : (size_t)size));
 }
 
-static PyObject *native_subreaper(PyObject *self, PyObject *args)
-{
-    int on;
-
-    (void)self;
-    return PyArg_ParseTuple(args, "i", &on) ? PyLong_FromLong(pr_subreaper(on)) : NULL;
-}
-
 IN_SNAPSHOT static PyMethodDef methods[] = {
     {"pr_spawn", native_spawn, METH_VARARGS, NULL},
     {"pr_sealed_memfd", native_sealed_memfd, METH_VARARGS, NULL},
@@ -228,15 +189,11 @@ IN_SNAPSHOT static PyMethodDef methods[] = {
     {"pr_send", native_send, METH_VARARGS, NULL},
     {"pr_recv", native_recv, METH_VARARGS, NULL},
     {"pr_open_tree", native_open_tree, METH_VARARGS, NULL},
-    {"pr_move_mount", native_move_mount, METH_VARARGS, NULL},
     {"pr_mount_setattr", native_mount_setattr, METH_VARARGS, NULL},
     {"pr_prlimit", native_prlimit, METH_VARARGS, NULL},
-    {"pr_getrlimit", native_getrlimit, METH_VARARGS, NULL},
-    {"pr_fs_type", native_fs_type, METH_VARARGS, NULL},
     {"pr_umount", native_umount, METH_VARARGS, NULL},
     {"pr_signalfd", native_signalfd, METH_NOARGS, NULL},
     {"pr_write_string", native_write_string, METH_VARARGS, NULL},
-    {"pr_subreaper", native_subreaper, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -21,7 +21,6 @@ AT_SYMLINK_NOFOLLOW = 0x100
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = 0o2000000
 RLIM_INFINITY = (1 << 64) - 1
-PROC_SUPER_MAGIC = 0x9FA0
 MOUNT_ATTR_IDMAP = 0x00100000
 
 
@@ -88,11 +87,6 @@ def open_tree(path: str | bytes, flags: int, *, dir_fd: int = AT_FDCWD) -> int:
     return _check(lib.pr_open_tree(dir_fd, _bytes(path), flags | OPEN_TREE_CLOEXEC), "open_tree", path)
 
 
-def move_mount(from_fd: int, to_fd: int) -> None:
-    """Attach the detached tree `from_fd` at the directory or file `to_fd` (move_mount(2), Linux 5.2)."""
-    _check(lib.pr_move_mount(from_fd, to_fd), "move_mount")
-
-
 def mount_setattr(fd: int, *, flags: int = 0, attr_set: int = 0, attr_clr: int = 0, propagation: int = 0,
                   userns_fd: int = -1) -> None:
     """mount_setattr(2) on the mount that `fd` names, Linux 5.12."""
@@ -113,18 +107,6 @@ def mount_propagation(fd: int, flags: int) -> None:
 def prlimit(pid: int, resource: int, soft: int, hard: int) -> None:
     """Set a limit of another process; 2^64-1 is RLIM_INFINITY (prlimit(2))."""
     _check(lib.pr_prlimit(pid, resource, soft, hard), "prlimit")
-
-
-def getrlimit(pid: int, resource: int) -> tuple[int, int]:
-    """(soft, hard) of a process, 0 for our own."""
-    limits = ffi.new("uint64_t[2]")
-    _check(lib.pr_getrlimit(pid, resource, limits), "prlimit")
-    return limits[0], limits[1]
-
-
-def fs_type(fd: int) -> int:
-    """f_type of fstatfs(2), e.g. PROC_SUPER_MAGIC."""
-    return _check(lib.pr_fs_type(fd), "fstatfs")
 
 
 def umount(path: str, flags: int) -> None:

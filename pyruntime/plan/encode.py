@@ -4,7 +4,7 @@ from __future__ import annotations
 
 try:
     from _struct import Struct
-except ImportError:  # pragma: no cover - an interpreter that keeps the C half elsewhere
+except ImportError:  # an interpreter that keeps the C half elsewhere
     from struct import Struct
 
 from pyruntime.plan.layout import LAYOUT_HASH

@@ -111,7 +111,7 @@ LINKS: list[tuple[str, str, str, list[dict[str, Any]], dict[str, Any]]] = [
     ),
     ("a masked path", "/mnt", "{out}", MOUNTS, {"linux.maskedPaths": ["/mnt", "/mnt/file"]}),
     ("a read-only path", "/mnt", "{out}", MOUNTS, {"linux.readonlyPaths": ["/mnt"]}),
-    ("the cwd", "/work", "{out}", MOUNTS, {"process.cwd": "/work/new"}),
+    ("the cwd", "/place", "{out}", MOUNTS, {"process.cwd": "/place/new"}),
     ("/etc/passwd", "/etc/passwd", "{out}/file", MOUNTS, {}),
     (
         "a magic link",
