@@ -276,6 +276,10 @@ def test_no_cgroup_and_no_pid_namespace_warns(runtime: UserRuntime, bundle_of: C
 def test_root_of_a_user_namespace_without_mounts_of_its_own(runtime: UserRuntime,
                                                             bundle_of: Callable[..., Bundle]) -> None:  # fmt: skip
     """`unshare --user --map-root-user`: euid 0 with every capability, but not over its mount namespace."""
+    # There a sticky folder such as /tmp belongs to nobody, and the launcher refuses to be run from below it.
+    shared = [str(folder) for folder in Path(runtime.program).resolve().parents if folder.stat().st_mode & 0o022]
+    if shared:
+        pytest.skip(f"needs a checkout below no folder that others may write, {shared[0]} is one")
     runtime.drop = [*DROP, "unshare", "--user", "--map-root-user"]
     maps = [{"containerID": 0, "hostID": 0, "size": 1}]
     assert runtime.look(bundle_of("id -u; tr -s ' ' </proc/self/uid_map", user_ns(maps))).split("\n") == ["0", " 0 0 1"]
