@@ -261,15 +261,21 @@ int pr_pidfd_getfd(int pidfd, int fd)
     return got < 0 ? -errno : got;
 }
 
-/* Blocks every signal in this thread and returns a descriptor that reports them (128 bytes each, signalfd(2)). */
-int pr_signalfd(void)
+/* Blocks signals in this thread and returns a descriptor that reports them (128 bytes each, signalfd(2)). Bit n - 1 of
+   `mask` stands for signal n, as in /proc/PID/status; 0 for all. */
+int pr_signalfd(unsigned int mask)
 {
-    sigset_t all;
+    sigset_t set;
     int fd;
 
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, NULL);
-    fd = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
+    sigemptyset(&set);
+    for (int number = 1; number <= 32; number++)
+        if (mask & 1U << (number - 1))
+            sigaddset(&set, number);
+    if (!mask)
+        sigfillset(&set);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     return fd < 0 ? -errno : fd;
 }
 

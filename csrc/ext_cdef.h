@@ -12,7 +12,7 @@ int pr_mount_propagation(int fd, uint64_t flags);
 int pr_prlimit(int pid, int resource, uint64_t soft, uint64_t hard);
 int pr_umount(const char *path, int flags);
 int pr_pidfd_getfd(int pidfd, int fd);
-int pr_signalfd(void);
+int pr_signalfd(unsigned int mask);
 int pr_write_string(const char *path, const char *data, size_t size);
 int pr_streampair(int *fds);
 int pr_warm_up(const char *procs);

@@ -162,11 +162,12 @@ static PyObject *native_umount(PyObject *self, PyObject *args)
     return PyArg_ParseTuple(args, "yi", &path, &flags) ? PyLong_FromLong(pr_umount(path, flags)) : NULL;
 }
 
-static PyObject *native_signalfd(PyObject *self, PyObject *unused)
+static PyObject *native_signalfd(PyObject *self, PyObject *args)
 {
+    unsigned int mask;
+
     (void)self;
-    (void)unused;
-    return PyLong_FromLong(pr_signalfd());
+    return PyArg_ParseTuple(args, "I", &mask) ? PyLong_FromLong(pr_signalfd(mask)) : NULL;
 }
 
 static PyObject *native_write_string(PyObject *self, PyObject *args)
@@ -192,7 +193,7 @@ IN_SNAPSHOT static PyMethodDef methods[] = {
     {"pr_mount_setattr", native_mount_setattr, METH_VARARGS, NULL},
     {"pr_prlimit", native_prlimit, METH_VARARGS, NULL},
     {"pr_umount", native_umount, METH_VARARGS, NULL},
-    {"pr_signalfd", native_signalfd, METH_NOARGS, NULL},
+    {"pr_signalfd", native_signalfd, METH_VARARGS, NULL},
     {"pr_write_string", native_write_string, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

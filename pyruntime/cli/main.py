@@ -97,9 +97,9 @@ def _call(called: Verb, parsed: Parsed, arguments: Parsed, log: Log) -> int:
         call = verbs.Call(settings_of(parsed, log), arguments.values, arguments.given, arguments.rest,
                           "root" in parsed.given)  # fmt: skip
         if called.name in CHANGING:
-            from pyruntime.cli.interrupt import arm
+            from pyruntime.native import wait
 
-            arm()
+            wait.arm()
         return verbs.FUNCTIONS[called.name](call)
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -11,6 +11,7 @@ from posix import close, pidfd_open
 
 from pyruntime.errors import HostError, InitError, RuntimeFailure
 from pyruntime.lifecycle import process
+from pyruntime.native import wait
 from pyruntime.native.init import Link, Message, program_fd
 from pyruntime.plan import encode
 from pyruntime.plan.opcodes import BARRIERS
@@ -85,6 +86,7 @@ class Drive:
         """Every host step. On any failure init is dead and reaped when this raises."""
         from pyruntime.lifecycle import host_steps
 
+        wait.guard()
         step: Any = None
         try:
             for step in self.job.plan.steps:

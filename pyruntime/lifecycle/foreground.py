@@ -11,7 +11,7 @@ from select import POLLERR, POLLHUP, POLLIN, POLLOUT, poll
 
 from pyruntime.errors import HostError, Interrupted
 from pyruntime.lifecycle import process
-from pyruntime.native import kernel
+from pyruntime.native import kernel, wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -152,6 +152,8 @@ class Foreground:
 
     def __init__(self, *, signals: bool) -> None:
         self.signals = kernel.signalfd() if signals else -1
+        if signals:
+            wait.hand_over()
 
     def wait_for(self, fd: int) -> None:
         """Wait until `fd` can be read or has ended. Raises Interrupted for a signal that would end this process before.

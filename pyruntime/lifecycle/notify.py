@@ -11,9 +11,10 @@ from _socket import AF_UNIX, SCM_RIGHTS, SOCK_CLOEXEC, SOCK_DGRAM, SOL_SOCKET, s
 from _thread import start_new_thread
 from array import array
 from posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, chmod, close, mkdir, open, pipe2
-from select import POLLIN, poll
+from select import poll
 
 from pyruntime.errors import HostError
+from pyruntime.native import wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,11 +56,8 @@ class Proxy:
 
     def wait(self, pid: int, pidfd: int) -> bool:
         """Wait for READY or the end of init; whether it became ready. HostError when the host does not listen."""
-        watch = poll()
-        watch.register(self.socket.fileno(), POLLIN)
-        watch.register(pidfd, POLLIN)
         while True:
-            ready = {fd for fd, _ in watch.poll()}
+            ready = wait.ready((self.socket.fileno(), pidfd))
             if self.socket.fileno() in ready:
                 data = self.socket.recv(MAX_DATAGRAM)
                 if any(line.startswith(b"READY=") for line in data.split(b"\n")):

@@ -10,6 +10,7 @@ from pyruntime.lifecycle import cleanup, create, process, store
 from pyruntime.lifecycle.prepare import bundle_path, prepare
 from pyruntime.lifecycle.start import start_entry
 from pyruntime.native import kernel
+from pyruntime.native import wait as waiting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pyruntime.lifecycle.create import Launched
     from pyruntime.lifecycle.settings import Settings
     from pyruntime.spec.config import Spec
+
+CONSOLE_TIMEOUT_MS = 30_000
 
 
 def run(settings: Settings, container_id: str, bundle: str = "", *, config: str = "config.json", detach: bool = False,
@@ -78,7 +81,8 @@ def _terminal(spec: Spec, *, detach: bool, console_socket: str) -> Spec:
 
 def take_terminal(console: int) -> foreground.Terminal:
     """The master that init sent, in raw mode with the host's terminal."""
-    _, fds = kernel.receive(console, 64, max_fds=1, timeout_ms=30_000)
+    waiting.until(console, CONSOLE_TIMEOUT_MS)
+    _, fds = kernel.receive(console, 64, max_fds=1, timeout_ms=0)
     if not fds:
         raise HostError("container init sent no console", field="/process/terminal")
     from pyruntime.lifecycle.foreground import Terminal

@@ -11,6 +11,7 @@ from posix import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY, close, 
 
 from pyruntime.errors import HostError, RuntimeFailure, StateError
 from pyruntime.lifecycle import process, state, states, store
+from pyruntime.native import wait
 from pyruntime.native.init import Message, parse_message
 
 TYPE_CHECKING = False
@@ -104,7 +105,7 @@ def _release(entry: store.Entry, watcher: foreground.Foreground | None) -> Messa
         data = b""
         if watcher is not None:
             watcher.wait_for(err)
-        while chunk := read(err, 65536):
+        while wait.until(err) and (chunk := read(err, 65536)):
             data += chunk
         return parse_message(data.removeprefix(GOING)) if data != GOING else Message("GOING")
     finally:

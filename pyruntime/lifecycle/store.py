@@ -49,7 +49,7 @@ from posix import (
     urandom,
     write,
 )
-from time import monotonic, sleep
+from time import monotonic
 
 from pyruntime.errors import ExistsError, HostError, NotFoundError
 from pyruntime.record import Record
@@ -141,7 +141,13 @@ class Entry:
             self.fd = -1
 
     def lock(self) -> None:
-        """Wait for the container's lock, at most half a minute. Raises HostError: another call is still at work."""
+        """Wait for the container's lock, at most half a minute. Raises HostError: another call is still at work.
+
+        What a call changes it changes under this lock, so signals are guarded from here on (native/wait.py).
+        """
+        from pyruntime.native import wait
+
+        wait.guard()
         pause = 0.002
         deadline = monotonic() + LOCK_TIMEOUT_S
         while True:
@@ -153,7 +159,7 @@ class Entry:
                                     "delete --force ends both") from None
             else:
                 return
-            sleep(pause)
+            wait.pause(pause)
             pause = min(pause * 2, 0.05)
 
     def locked_elsewhere(self) -> bool:
@@ -281,8 +287,11 @@ def _unlink(name: str, dir_fd: int) -> None:
 
 def claim(root: str, container_id: str) -> Entry:
     """Take the id: the directory is made, opened and locked. Raises ExistsError when somebody has it."""
+    from pyruntime.native import wait
+
     make_root(root)
     path = f"{root}/{container_id}"
+    wait.guard()
     try:
         mkdir(path, 0o711)
     except OSError as error:
@@ -291,9 +300,17 @@ def claim(root: str, container_id: str) -> Entry:
         raise ExistsError("container with given ID already exists", value=container_id,
                           hint=f"delete it first, or use another id; its state is in {path}") from error
     fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)
-    fchmod(fd, 0o711)
     entry = Entry(root, container_id, fd)
-    entry.lock()
+    try:
+        fchmod(fd, 0o711)
+        entry.lock()
+        if not is_current(entry):  # an empty directory may go (rule 3), and somebody was quicker with that
+            raise HostError("the container was deleted while it was being created", value=container_id)
+    except BaseException:
+        if is_current(entry):
+            rmdir(path)
+        entry.__exit__()
+        raise
     return entry
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from _struct import pack, unpack_from
 from posix import close, fstat, open, read
 
-from pyruntime.native import kernel
+from pyruntime.native import kernel, wait
 from pyruntime.plan.opcodes import MAX_MESSAGE, MESSAGES
 from pyruntime.record import Record
 
@@ -93,7 +93,9 @@ class Link:
         kernel.send(self.sock, pack(HEAD, MESSAGES["RELEASE"], -1, 0, barrier))
 
     def receive(self, *, timeout_ms: int = -1) -> Message:
-        """The next message, EOF included. Raises TimeoutError."""
+        """The next message, EOF included. Raises TimeoutError; Interrupted while it waits without a timeout."""
+        if timeout_ms < 0:
+            wait.until(self.sock)
         return parse_message(kernel.receive(self.sock, MAX_MESSAGE + HEAD_SIZE, timeout_ms=timeout_ms)[0])
 
     def hang_up(self) -> None:

@@ -119,12 +119,12 @@ def pidfd_getfd(pidfd: int, fd: int) -> int:
     return _check(lib.pr_pidfd_getfd(pidfd, fd), "pidfd_getfd")
 
 
-def signalfd() -> int:
-    """Block every signal in this thread and return a descriptor that reports them, for a foreground command.
+def signalfd(mask: int = 0) -> int:
+    """Block signals in this thread and return a descriptor that reports them. Bit n - 1 of `mask` is signal n; 0: all.
 
-    Only the command line calls this: a library leaves its caller's signals alone.
+    Only the command line asks for this: a library leaves its caller's signals alone.
     """
-    return _check(lib.pr_signalfd(), "signalfd")
+    return _check(lib.pr_signalfd(mask), "signalfd")
 
 
 def write_file(path: str, data: bytes) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.system.bundle import MOUNTS, Bundle, namespaces
-from tests.system.runtime import finish, open_pid, wait_until
+from tests.system.runtime import open_pid, wait_until
 from tests.system.test_namespaces import USER, owned
 
 if TYPE_CHECKING:
@@ -443,17 +443,3 @@ def test_random_link_forests(runtime: Runtime, make_bundle: MakeBundle, outside:
         ]
         bundle.save()
         assert runtime.run(bundle, timeout_s=5).code in (0, 1)
-
-
-def test_terminated_create_leaves_nothing(runtime: Runtime, make_bundle: MakeBundle) -> None:
-    """R2: SIGTERM and SIGINT at many moments of create: created, or nothing."""
-    bundle = make_bundle("sleep 60", FULL_MASKS)
-    chance = random.Random(7)
-    for number in range(12):
-        name = runtime.new_id()
-        call = runtime.popen("create", "-b", bundle.path, name, stderr=subprocess.DEVNULL)
-        time.sleep(chance.uniform(0.002, 0.06))
-        call.send_signal((15, 2)[number % 2])
-        code = finish(call)
-        assert (name in runtime.ids()) == (code == 0), (number, code)
-        assert runtime("delete", "--force", name).code == 0
