@@ -47,10 +47,12 @@ static const char *env_value(const struct plan *p, int64_t strv, const char *nam
     return NULL;
 }
 
-/* 0 when `path` can be executed by us as we are now. */
+/* 0 when `path` can be executed by us as we are now. A seccomp filter that is loaded already may be older than
+   faccessat2 (Linux 5.8) and refuse it: access(2) asks the same for the real ids, which are the effective ones here. */
 static int check_program(const char *path)
 {
     struct stat st;
+    int ret;
 
     if (fstatat(AT_FDCWD, path, &st, 0) < 0)
         return -errno;
@@ -58,7 +60,10 @@ static int check_program(const char *path)
         return -EISDIR;
     if (!S_ISREG(st.st_mode))
         return -EACCES;
-    return res(syscall(NR_FACCESSAT2, AT_FDCWD, path, EXECUTE, AT_EACCESS));
+    ret = res(syscall(NR_FACCESSAT2, AT_FDCWD, path, EXECUTE, AT_EACCESS));
+    if (ret == -EPERM || ret == -ENOSYS)
+        ret = res(syscall(SYS_faccessat, AT_FDCWD, path, EXECUTE));
+    return ret;
 }
 
 /* PATH entry of `size` bytes + name into c->program; an empty entry is the working directory. */

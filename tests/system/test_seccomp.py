@@ -94,6 +94,7 @@ ROWS: list[tuple[str, dict[str, Any], str, str]] = [
         "Operation not permitted",
     ),
     ("architectures", profile(architectures=["SCMP_ARCH_X86", "SCMP_ARCH_X32"]), TRY, "Operation not permitted"),
+    ("older than faccessat2, by which the program is looked up", profile(names=("faccessat2",)), "echo ran", "ran"),
     ("listenerPath without NOTIFY", profile(listenerPath="/nowhere"), TRY, "Operation not permitted"),
 ]
 
