@@ -140,6 +140,9 @@ class Finish:
         steps.append(init_step("close_from", (self.fd_base,)))
         # Limits that the host may not set on a process of another uid: init lowers its own. Nothing below opens files.
         steps += self.own_limits
+        # As root, who may be refused where root is squashed: then the user tries again. Before any filter, which need
+        # not know getcwd: by that the directory is seen to be inside of the root (S14).
+        steps.append(init_step("chdir", (process.cwd, 0), "/process/cwd", (EACCES,)))
         # Loading a filter takes CAP_SYS_ADMIN or no_new_privs: without the latter it comes before the capabilities
         # go, with it as late as possible, so that the steps between need not be allowed by it (contract 4.9, S31).
         if process.no_new_privileges:
@@ -156,15 +159,13 @@ class Finish:
     def _credentials(self) -> list[Step]:
         """From root with everything to the process's user with exactly its capabilities (S26).
 
-        The bounding set goes first, while CAP_SETPCAP is there. The first chdir is root's and may be refused where
-        root is squashed; the second is the user's own and runs only then. Groups go before the uid that could no
-        longer change them (S28); keepcaps carries the permitted set over setuid.
+        The bounding set goes first, while CAP_SETPCAP is there. Groups go before the uid that could no longer change
+        them (S28); keepcaps carries the permitted set over setuid. The chdir runs only if root's was refused.
         """
         user, masks, origin = self.process.user, self.masks, "/process/capabilities"
         steps: list[Step] = []
         if masks.given:
             steps.append(init_step("bounding", (masks.bounding, masks.last_cap), origin))
-        steps.append(init_step("chdir", (self.process.cwd, 0), "/process/cwd", (EACCES,)))
         if masks.given and user.uid:
             steps.append(init_step("keepcaps", (1,), origin))
         steps.append(init_step("chown_stdio", (user.uid,), "/process/user/uid"))

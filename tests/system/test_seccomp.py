@@ -95,6 +95,7 @@ ROWS: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     ("architectures", profile(architectures=["SCMP_ARCH_X86", "SCMP_ARCH_X32"]), TRY, "Operation not permitted"),
     ("older than faccessat2, by which the program is looked up", profile(names=("faccessat2",)), "echo ran", "ran"),
+    ("no getcwd, by which the working directory is checked", profile(names=("getcwd",)), "echo ran", "ran"),
     ("listenerPath without NOTIFY", profile(listenerPath="/nowhere"), TRY, "Operation not permitted"),
 ]
 

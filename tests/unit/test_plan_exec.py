@@ -26,7 +26,7 @@ def test_in_order():
     assert ops(enter()) == [
         "open_pidfd", "spawn", "cg_join", "cg_join", "barrier", "release", "affinity", "set_dumpable", "setns",
         "close_slot", "clone", "record_pid", "barrier", "release", "keyring", "use_root", "reopen_null", "setsid",
-        "umask", "close_from", "bounding", "chdir", "chown_stdio", "setgroups", "setgid", "setuid", "chdir", "capset",
+        "umask", "close_from", "chdir", "bounding", "chown_stdio", "setgroups", "setgid", "setuid", "chdir", "capset",
         "find_program", "barrier", "release", "execve",
     ]  # fmt: skip
 

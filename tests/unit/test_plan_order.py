@@ -42,7 +42,7 @@ def test_the_smallest_container_in_order():
     assert ops(found) == [
         "open_root", "fifos", "spawn", "barrier", "release", "affinity", "clone", "record_pid", "barrier", "release",
         "keyring", "propagation", "attach_root", *["mknod"] * 6, *["symlink"] * 5, "pivot_root", "reopen_null",
-        "setsid", "umask", "close_from", "bounding", "chdir", "chown_stdio", "setgroups", "setgid", "setuid", "chdir",
+        "setsid", "umask", "close_from", "chdir", "bounding", "chown_stdio", "setgroups", "setgid", "setuid", "chdir",
         "capset", "find_program", "barrier", "save_state", "release", "wait_start", "execve",
     ]  # fmt: skip
 
