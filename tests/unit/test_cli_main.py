@@ -92,6 +92,13 @@ def test_wrong_usage_prints_help_on_stdout(words: list[str], first: str, call: C
     assert stdout.splitlines()[:3] == [first, "", "NAME:"]
 
 
+@pytest.mark.parametrize("verb", ["state", "create", "start", "kill", "delete"])
+def test_an_id_is_needed(verb: str, call: Call) -> None:
+    code, _, stderr = call(verb)
+    assert code == 1
+    assert f'"{verb}" requires' in message(stderr)
+
+
 def test_wrong_global_flag(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["prog", "--foo"]) == 1
     stdout, stderr = capfd.readouterr()
