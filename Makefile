@@ -119,6 +119,10 @@ check: lint types unit ## format, lint, types, unit tests, layers, start-up
 bench: dev ## measure beside runc and crun; ARGS="--rounds 100 --peer PATH"
 	@$(PY) benchmarks/bench.py $(ARGS)
 
+.PHONY: faults
+faults: dev ## inject every fault (some 20 minutes) and write conformance/FAULTS.md; PYRUNTIME_SEED=1
+	@PYRUNTIME_FAULTS_REPORT=conformance/FAULTS.md $(PY) -m pytest -q tests/faults -m slow
+
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz
 fuzz: dev ## fuzz the decoder of container-init, FUZZ_SECONDS=60

@@ -354,7 +354,7 @@ static int adopt(PyThreadState *state)
 }
 
 /* Maps the snapshot of FD and runs its resume(words). Returns only when the region's address is taken. */
-static void start_from(int fd, int argc, char **argv)
+static void start_from(const struct place *place, int fd, int argc, char **argv)
 {
     void *region = mmap(REGION, head.region_used, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED_NOREPLACE, fd,
                         (off_t)head.region_at);
@@ -369,7 +369,7 @@ static void start_from(int fd, int argc, char **argv)
     if (put_back(fd, __start_pydata, (size_t)(__stop_pydata - __start_pydata), head.data_at) < 0 ||
         put_back(fd, __start_pybss, (size_t)(__stop_pybss - __start_pybss), head.bss_at) < 0 ||
         adopt((PyThreadState *)head.state) < 0)
-        _exit(1); /* half of one state and half of another: nothing can be said in words any more */
+        run_python(place, argc, argv); /* half of one state and half of another: only execve leads out of it */
     close(fd);
     words = list_of(argc, argv, NULL);
     result = words ? PyObject_CallOneArg((PyObject *)head.resume, words) : NULL;
@@ -541,7 +541,7 @@ void run_snapshot(const struct place *place, int argc, char **argv)
         if (fd >= 0 && (head.region_used == 0 || sources_are_fresh())) {
             close(folder); /* descriptors from 3 on are the caller's to give (--preserve-fds) */
             if (head.region_used)
-                start_from(fd, argc, argv);
+                start_from(place, fd, argc, argv);
             close(fd); /* it cannot be done here */
             return;
         }

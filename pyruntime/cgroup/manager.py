@@ -10,7 +10,7 @@ imported when there are processes to look for, so that a start does not pay for 
 
 from __future__ import annotations
 
-from errno import EACCES, EBUSY, EINVAL, ENOENT, ENOTEMPTY, EOPNOTSUPP, EPERM
+from errno import EACCES, EBUSY, EINVAL, ENOENT, ENOTEMPTY, EOPNOTSUPP, EPERM, EROFS
 from posix import O_CLOEXEC, O_RDONLY, O_WRONLY, close, geteuid, mkdir, open, read, rmdir, strerror
 from posix import stat as stat_path
 from posix import write as write_fd
@@ -344,7 +344,17 @@ def _rmdir(path: str) -> bool:
     except OSError as error:
         if error.errno in (EBUSY, ENOTEMPTY):
             return False
+        if error.errno == EROFS and not _exists(path):  # said before the name is looked up
+            return True
         raise refusal(f"unable to remove cgroup {path}", error) from error
+    return True
+
+
+def _exists(path: str) -> bool:
+    try:
+        stat_path(path)
+    except FileNotFoundError:
+        return False
     return True
 
 

@@ -241,16 +241,21 @@ def resume(words: list[str]) -> None:
     global argv, making
     sys.argv = argv = words
     making = False
-    sys.modules["_json"] = json = load_extension("_json")
+    try:
+        sys.modules["_json"] = json = load_extension("_json")
+    except Exception:  # noqa: BLE001 - whatever is short here, the plain interpreter may still do it
+        launcher.plain()
     for names, key, name in postponed:
         names[key] = getattr(json, name)
     start()
 
 
 def start() -> None:
-    """Runs the command of sys.argv."""
-    from pyruntime.cli.main import entry
-
+    """Runs the command of sys.argv; in a plain interpreter when its modules cannot be loaded here."""
+    try:
+        from pyruntime.cli.main import entry
+    except Exception:  # noqa: BLE001 - the plain interpreter gets to say what is wrong
+        launcher.plain()
     entry()
 
 
@@ -263,5 +268,8 @@ postponed: list[tuple[dict[str, Any], str, str]] = []  # (names of a module, nam
 if making:
     load_all()
 else:
-    preload()
+    try:
+        preload()
+    except Exception:  # noqa: BLE001 - as in start()
+        launcher.plain()
     start()

@@ -6,8 +6,20 @@ taken place (or that init died); a record on it is the step that failed after th
 
 from __future__ import annotations
 
-from errno import ENOENT, ENXIO
-from posix import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY, close, open, read, set_blocking, write
+from errno import EINVAL, ENOENT, ENXIO
+from posix import (
+    O_CLOEXEC,
+    O_NOFOLLOW,
+    O_NONBLOCK,
+    O_RDONLY,
+    O_WRONLY,
+    close,
+    fstat,
+    open,
+    read,
+    set_blocking,
+    write,
+)
 
 from pyruntime.errors import HostError, RuntimeFailure, StateError
 from pyruntime.lifecycle import process, state, states, store
@@ -87,18 +99,8 @@ def _start(entry: store.Entry, found: dict[str, Any],
 
 def _release(entry: store.Entry, watcher: foreground.Foreground | None) -> Message:
     """Write the byte and read until init has become the program, or says why not."""
+    fifo, err = _open_fifos(entry)
     try:
-        err = open("exec.err", O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW, dir_fd=entry.fd)
-    except OSError as error:
-        raise HostError("exec.err is missing", errno=error.errno or ENOENT,
-                        hint="its state is damaged; delete --force") from error
-    try:
-        try:
-            fifo = open("exec.fifo", O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW, dir_fd=entry.fd)
-        except OSError as error:
-            if error.errno == ENXIO:
-                raise StateError("cannot start an already running container") from error
-            raise
         write(fifo, b"0")
         close(fifo)
         set_blocking(err, True)
@@ -110,6 +112,41 @@ def _release(entry: store.Entry, watcher: foreground.Foreground | None) -> Messa
         return parse_message(data.removeprefix(GOING)) if data != GOING else Message("GOING")
     finally:
         close(err)
+
+
+def _open_fifos(entry: store.Entry) -> tuple[int, int]:
+    """exec.fifo to write to and exec.err to read from, both held by init. Raises StateError, HostError.
+
+    Whatever else lies under these names would be waited for in vain: a file, or a FIFO that init does not know. init
+    reads and writes both, so that opening one to write succeeds only while it has it open (fifo(7)).
+    """
+    fifo = err = -1
+    try:
+        try:
+            fifo = _open_fifo(entry, "exec.fifo", O_WRONLY)
+        except OSError as error:
+            if error.errno == ENXIO:
+                raise StateError("cannot start an already running container") from error
+            raise
+        held = _open_fifo(entry, "exec.err", O_WRONLY)
+        err = _open_fifo(entry, "exec.err", O_RDONLY)
+        close(held)
+    except OSError as error:
+        for fd in (fifo, err):
+            if fd >= 0:
+                close(fd)
+        missing = "exec.fifo" if fifo < 0 else "exec.err"
+        raise HostError(f"{missing} is missing or not the container's", errno=error.errno or ENOENT,
+                        hint="its state is damaged; delete --force") from error
+    return fifo, err
+
+
+def _open_fifo(entry: store.Entry, name: str, access: int) -> int:
+    fd = open(name, access | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW, dir_fd=entry.fd)
+    if fstat(fd).st_mode & 0o170000 != 0o010000:  # S_IFMT, S_IFIFO
+        close(fd)
+        raise OSError(EINVAL, "not a FIFO")
+    return fd
 
 
 def _wait_for_death(found: dict[str, Any], *, timeout_ms: int = DEATH_TIMEOUT_MS) -> bool:

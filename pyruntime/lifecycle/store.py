@@ -32,6 +32,7 @@ from posix import (
     O_CREAT,
     O_DIRECTORY,
     O_NOFOLLOW,
+    O_NONBLOCK,
     O_RDONLY,
     O_TRUNC,
     O_WRONLY,
@@ -61,7 +62,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 FORMAT = 1
-NAMES = ("state.json", "exec.fifo", "exec.err", "seccomp.bpf", "state.json.tmp", "identity.tmp", "identity")
+WRITTEN = ("state.json", "seccomp.bpf")  # by write and rename, as `identity` is: a call killed between leaves NAME.tmp
+NAMES = (*WRITTEN, "exec.fifo", "exec.err", *(f"{name}.tmp" for name in (*WRITTEN, "identity")), "identity")
 NOTIFY_NAMES = ("notify.sock",)
 LOCK_TIMEOUT_S = 30.0
 STATE_TYPES = (("config", dict), ("init_process_pid", int), ("init_process_start", int), ("cgroup_paths", dict),
@@ -175,14 +177,15 @@ class Entry:
             close(fd)
 
     def read(self, name: str) -> bytes | None:
-        """The file's bytes, None when it is not there or is no plain file."""
+        """The file's bytes, None when it is not there or is no plain file; a FIFO in its place is not waited for."""
         try:
-            fd = open(name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, dir_fd=self.fd)
+            fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW, dir_fd=self.fd)
         except OSError:
             return None
         try:
-            size = fstat(fd).st_size
-            return read(fd, size + 1) if size < MAX_FILE else None
+            there = fstat(fd)
+            plain = there.st_mode & 0o170000 == 0o100000 and there.st_size < MAX_FILE  # S_IFMT, S_IFREG
+            return read(fd, there.st_size + 1) if plain else None
         except OSError:
             return None
         finally:
@@ -299,7 +302,11 @@ def claim(root: str, container_id: str) -> Entry:
             raise HostError(f"mkdir {path}: {(error.strerror or '').lower()}", errno=error.errno or 0) from error
         raise ExistsError("container with given ID already exists", value=container_id,
                           hint=f"delete it first, or use another id; its state is in {path}") from error
-    fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)
+    try:
+        fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)
+    except OSError:
+        rmdir(path)
+        raise
     entry = Entry(root, container_id, fd)
     try:
         fchmod(fd, 0o711)

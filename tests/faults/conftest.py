@@ -1,0 +1,55 @@
+"""No fault test hangs, and what they did can be written down: PYRUNTIME_FAULTS_REPORT names the file (`make faults`)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.faults import tally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LIMIT_S, SLOW_LIMIT_S = 600, 7200  # a machine may be busy; what must not hang has limits of its own
+
+HEAD = """# Fault injection: the last whole run
+
+`make faults` on {when}, Linux {release}, seed {seed}. A case is one call of the runtime with one fault in it; afterwards
+`delete --force` has to leave nothing: mounts, cgroups, processes, state, descriptors and memfds are counted. A failed
+`create` or `run` has to leave nothing by itself, and to say why in one line. How: tests/faults.
+
+| fault | cases | with something left, or told badly |
+|---|---:|---:|
+"""
+
+
+@pytest.fixture(autouse=True)
+def limit(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Ends a run that does not end."""
+
+    def expired(number: int, frame: object) -> None:
+        raise TimeoutError("the run took too long")
+
+    before = signal.signal(signal.SIGALRM, expired)
+    signal.alarm(SLOW_LIMIT_S if request.node.get_closest_marker("slow") else LIMIT_S)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the report when one is asked for."""
+    name = os.environ.get("PYRUNTIME_FAULTS_REPORT")
+    if not name or not tally.ROWS:
+        return
+    head = HEAD.format(
+        when=time.strftime("%Y-%m-%d"), release=os.uname().release, seed=os.environ.get("PYRUNTIME_SEED", "1")
+    )
+    rows = [f"| {kind} | {row.cases} | {row.failed} |" for kind, row in tally.ROWS.items()]
+    cases, failed = (sum(numbers) for numbers in zip(*tally.ROWS.values(), strict=True))
+    Path(name).write_text(head + "\n".join(rows) + f"\n| all | {cases} | {failed} |\n", encoding="utf-8")
