@@ -19,6 +19,7 @@ static op_fn *const ops[OP_LIMIT] = {
     [OP_OPEN_PROC] = op_open_proc,
     [OP_KEYRING] = op_keyring,
     [OP_LINK_UP] = op_link_up,
+    [OP_NET_DEVICE] = op_net_device,
     [OP_PROPAGATION] = op_propagation,
     [OP_ATTACH_ROOT] = op_attach_root,
     [OP_USE_ROOT] = op_use_root,

@@ -82,6 +82,9 @@ int tree_make(struct ctx *c, const char *fstype, const char *source, const char 
 void prepare_masks(struct ctx *c);
 int make_empty_dir(struct ctx *c);
 
+/* ops_ns.c */
+int set_up(int fd, const char *name);
+
 /* vectors of execve */
 char **make_argv(struct ctx *c, char **at, int64_t strv);
 char **make_env(struct ctx *c, char **at, int64_t strv);
@@ -93,6 +96,6 @@ op_fn op_barrier, op_setns, op_set_dumpable, op_unshare, op_set_ids, op_write_pr
     op_no_new_privs, op_bounding, op_keepcaps, op_setgroups, op_setgid, op_setuid, op_capset, op_ambient, op_seccomp,
     op_chdir, op_find_program, op_home, op_wait_start, op_close_slot, op_place_fd, op_close_from, op_execve,
     op_affinity, op_copy_up, op_clone_tree, op_oom_score_adj, op_classic_mount, op_cover, op_scheduler, op_io_priority,
-    op_rlimit, op_memory_policy;
+    op_rlimit, op_memory_policy, op_net_device;
 
 #endif

@@ -119,23 +119,30 @@ int op_keyring(struct ctx *c, const struct step *s)
 }
 
 /* OP_LINK_UP. A unix socket answers interface requests too, and exists where IP is missing. */
-int op_link_up(struct ctx *c, const struct step *s)
+/* Set a network device up, through any socket. */
+int set_up(int fd, const char *name)
 {
-    const char *name = plan_str(&c->plan, s->arg[0]);
     struct ifreq request;
-    int fd, ret;
+    int ret;
 
-    set_detail(c, name);
     memset(&request, 0, sizeof request);
     if (strlen(name) >= sizeof request.ifr_name)
         return -ENAMETOOLONG;
     strcpy(request.ifr_name, name);
+    ret = res(ioctl(fd, SIOCGIFFLAGS, &request));
+    request.ifr_flags |= IFF_UP;
+    return ret < 0 ? ret : res(ioctl(fd, SIOCSIFFLAGS, &request));
+}
+
+int op_link_up(struct ctx *c, const struct step *s)
+{
+    const char *name = plan_str(&c->plan, s->arg[0]);
+    int fd, ret;
+
+    set_detail(c, name);
     fd = ret = res(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     if (fd >= 0)
-        ret = res(ioctl(fd, SIOCGIFFLAGS, &request));
-    request.ifr_flags |= IFF_UP;
-    if (ret >= 0)
-        ret = res(ioctl(fd, SIOCSIFFLAGS, &request));
+        ret = set_up(fd, name);
     close_fd(&fd);
     return ret;
 }

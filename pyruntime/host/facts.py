@@ -43,6 +43,10 @@ class HostFacts(Record):
     cpu_count: int = 1  # possible CPUs, for the affinity reset
     machine: str = "x86_64"  # uname -m
     host_net_ns: int = 0  # inode of the caller's network namespace, for the sysctl rule
+    apparmor: bool = False  # the security module runs; looked at when the spec names a profile or label
+    selinux: bool = False
+    resctrl: str = ""  # where resctrl is mounted; looked for when the spec has intelRdt
+    resctrl_groups: tuple[str, ...] = ()  # the groups that exist there
     proc_mounts: tuple[str, ...] = ()  # host mount points of full proc and sysfs, for --no-pivot
 
 
@@ -55,6 +59,25 @@ class NamespacePath(Record):
     owner_uid: int = 0
 
 
+class Address(Record):
+    """One address of a network device, in network byte order; `flags` are IFA_F_*."""
+
+    family: int
+    prefix: int
+    local: bytes
+    peer: bytes = b""  # IFA_ADDRESS: the same as `local` but for a point-to-point device
+    broadcast: bytes = b""
+    flags: int = 0
+
+
+class NetDeviceFacts(Record):
+    """A network device of the host that the config moves, with the addresses that go along."""
+
+    name: str
+    number: int  # its index in the runtime's namespace
+    addresses: tuple[Address, ...] = ()
+
+
 class BundleFacts(Record):
     """What the config names on the host. `path` is absolute; `rootfs` is root.path made absolute and clean."""
 
@@ -64,4 +87,5 @@ class BundleFacts(Record):
     rlimits: tuple[tuple[str, int, int], ...] = ()  # our own (type, soft, hard), for the types the config sets
     joined_uid_map: tuple[tuple[int, int, int], ...] = ()  # maps of a user namespace joined by path
     joined_gid_map: tuple[tuple[int, int, int], ...] = ()
+    net_devices: tuple[NetDeviceFacts, ...] = ()  # in the order of linux.netDevices
     root_mount: str = ""  # mount point that holds the rootfs; only when rootfsPropagation is shared

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from fcntl import ioctl
-from posix import O_CLOEXEC, O_NONBLOCK, O_RDONLY, close, fstat, getegid, geteuid, open, read, stat, uname
+from posix import O_CLOEXEC, O_NONBLOCK, O_RDONLY, close, fstat, getegid, geteuid, listdir, open, read, stat, uname
 
 from pyruntime.errors import HostError, SpecError
-from pyruntime.host.facts import BundleFacts, CgroupFacts, HostFacts, NamespacePath
+from pyruntime.host.facts import BundleFacts, CgroupFacts, HostFacts, NamespacePath, NetDeviceFacts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyruntime.spec.config import Spec
+    from pyruntime.spec.config import Process, Spec
 
 NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
 NS_GET_USERNS = 0xB701
@@ -70,8 +70,10 @@ def owns_mount_namespace() -> bool:
         close(owner)
 
 
-def probe_host(spec: Spec, *, cgroup: CgroupFacts, no_pivot: bool = False) -> HostFacts:
-    """The facts that planning this spec needs. Raises HostError for a kernel below 5.10."""
+def probe_host(spec: Spec, *, cgroup: CgroupFacts, no_pivot: bool = False, process: Process | None = None) -> HostFacts:
+    """The facts that planning this spec needs, with `process` for its own. Raises HostError for a kernel below 5.10."""
+    process = process or spec.process
+    resctrl = resctrl_mount() if spec.linux.intel_rdt is not None else ""
     system = uname()
     version = kernel_version(system.release)
     if version < KERNEL_FLOOR:
@@ -86,15 +88,42 @@ def probe_host(spec: Spec, *, cgroup: CgroupFacts, no_pivot: bool = False) -> Ho
         in_user_ns=nested,
         owns_mount_ns=not nested or owns_mount_namespace(),
         cgroup=cgroup,
-        has_kcore=_exists("/proc/kcore"),
+        has_kcore=exists("/proc/kcore"),
         cpu_count=POSSIBLE_CPUS,
         machine=system.machine,
         host_net_ns=stat("/proc/self/ns/net").st_ino if spec.linux.sysctl else 0,
+        apparmor=process is not None and bool(process.apparmor_profile) and has_apparmor(),
+        selinux=bool(spec.linux.mount_label or (process is not None and process.selinux_label)) and has_selinux(),
+        resctrl=resctrl,
+        resctrl_groups=tuple(sorted(listdir(resctrl))) if resctrl else (),
         proc_mounts=_full_proc_mounts() if no_pivot else (),
     )
 
 
-def _exists(path: str) -> bool:
+def has_apparmor() -> bool:
+    """Whether the kernel runs AppArmor (security/apparmor/lsm.c, parameter `enabled`)."""
+    try:
+        return read_file("/sys/module/apparmor/parameters/enabled", 16)[:1] == b"Y"
+    except OSError:
+        return False
+
+
+def has_selinux() -> bool:
+    """Whether the kernel runs SELinux: its file system is mounted (selinux(8))."""
+    return exists("/sys/fs/selinux/enforce")
+
+
+def resctrl_mount() -> str:
+    """Where resctrl is mounted, "" when it is not."""
+    for line in read_file("/proc/self/mountinfo", 1 << 22).splitlines():
+        left, _, right = line.partition(b" - ")
+        if right.startswith(b"resctrl "):
+            return _unescape(left.split()[4])
+    return ""
+
+
+def exists(path: str) -> bool:
+    """Whether there is something at `path` that can be looked at."""
     try:
         stat(path)
     except OSError:
@@ -146,8 +175,17 @@ def probe_bundle(spec: Spec, bundle: str) -> BundleFacts:
         namespace_paths=joined,
         joined_uid_map=_joined_map(user, "uid_map") if user else (),
         joined_gid_map=_joined_map(user, "gid_map") if user else (),
+        net_devices=_net_devices(spec),
         root_mount=_mount_of(rootfs) if "shared" in spec.linux.rootfs_propagation else "",
     )
+
+
+def _net_devices(spec: Spec) -> tuple[NetDeviceFacts, ...]:
+    if not spec.linux.net_devices or geteuid() != 0:
+        return ()
+    from pyruntime.host.net_probe import probe_devices
+
+    return probe_devices(spec)
 
 
 def check_rootfs(spec: Spec, rootfs: str) -> None:

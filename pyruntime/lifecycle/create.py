@@ -26,7 +26,7 @@ from posix import (
 from time import gmtime, time_ns
 
 from pyruntime.errors import HostError, RuntimeFailure, SpecError, UsageError
-from pyruntime.host.probe import clean_path
+from pyruntime.host.probe import clean_path, exists
 from pyruntime.lifecycle import cleanup, store
 from pyruntime.lifecycle.drive import Drive, Job
 from pyruntime.lifecycle.prepare import OCI_VERSION, Prepared, bundle_path, hook_state, prepare
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyruntime.lifecycle.settings import Settings
+    from pyruntime.plan.rdt import RdtPlan
     from pyruntime.spec.config import Spec
 
 START_FAILED = "unable to start container process"  # the outermost words of the peers' chain (contract 1.6)
@@ -215,12 +216,19 @@ def _check_cgroups(prepared: Prepared) -> None:
 
 
 def _missing(prepared: Prepared) -> tuple[str, ...]:
-    """The cgroup directories, parents included, that do not exist yet and so will be ours."""
+    """The directories of cgroups and resctrl, parents included, that do not exist yet and so will be ours."""
+    groups = tuple(path for path in _rdt(prepared).ours if not exists(path)) if prepared.spec.linux.intel_rdt else ()
     if not prepared.cgroup.paths:
-        return ()
+        return groups
     from pyruntime.cgroup import manager
 
-    return manager.missing(prepared.cgroup.paths, prepared.host.cgroup)
+    return (*manager.missing(prepared.cgroup.paths, prepared.host.cgroup), *groups)
+
+
+def _rdt(prepared: Prepared) -> RdtPlan:
+    from pyruntime.plan.rdt import compile_rdt
+
+    return compile_rdt(prepared.spec, prepared.host, prepared.options.id)
 
 
 def _runtime_hooks(prepared: Prepared, kind: str, pid: int) -> None:
@@ -246,7 +254,8 @@ def _save(prepared: Prepared, entry: store.Entry, state: dict[str, Any], drive: 
     state.update(
         id=entry.id, init_process_pid=drive.pid, init_process_start=drive.start_time, created=timestamp(time_ns()),
         cgroup_paths=dict(prepared.cgroup.paths), namespace_paths=_namespace_paths(spec, drive.pid),
-        external_descriptors=[], intel_rdt_path="", rootless=prepared.host.euid != 0,
+        external_descriptors=[],
+        intel_rdt_path=_rdt(prepared).group if spec.linux.intel_rdt else "", rootless=prepared.host.euid != 0,
         bundle=prepared.bundle.path, rootfs=prepared.bundle.rootfs, oci_version=OCI_VERSION,
         token=prepared.options.keyring_token, cgroup_manager=prepared.options.cgroup_manager,
         created_cgroups=list(created), no_new_keyring=prepared.options.no_new_keyring, start_steps=_start_steps(prepared),

@@ -244,10 +244,11 @@ class Request:
         """The plan of this exec, for the namespaces that differ from ours."""
         if self.settings.warm_up:
             warm_up(probe_cgroup())
-        host = probe_host(self.saved, cgroup=CgroupFacts())
+        host = probe_host(self.saved, cgroup=CgroupFacts(), process=self.wanted)
         options = ExecOptions(
             id=self.entry.id, nstypes=differing_namespaces(init_pid), cgroups=tuple(path for _, path in self.cgroups),
-            console=self.wanted.terminal, preserve_fds=self.preserve_fds, listen_fds=self.listen_fds,
+            rdt=rdt_paths(self.found), console=self.wanted.terminal,
+            preserve_fds=self.preserve_fds, listen_fds=self.listen_fds,
             no_new_keyring=bool(self.found.get("no_new_keyring")), keyring_token=str(self.found.get("token", "")),
         )  # fmt: skip
         return compile_exec(self.wanted, self.saved, host, options)
@@ -261,6 +262,15 @@ class Request:
             raise HostError("the container's seccomp filter is missing", value=f"{self.entry.path}/seccomp.bpf",
                             hint="its state is damaged; nothing is run without the filter")
         return {"seccomp": data}
+
+
+def rdt_paths(found: dict[str, Any]) -> tuple[str, ...]:
+    """The container's directories of resctrl, which an exec joins too."""
+    group = str(found.get("intel_rdt_path", ""))
+    if not group:
+        return ()
+    monitored = found["config"]["linux"]["intelRdt"].get("enableMonitoring")
+    return (group, f"{group}/mon_groups/{found['id']}") if monitored else (group,)
 
 
 def _drive(drive: Drive) -> tuple[int, int]:

@@ -49,12 +49,12 @@ def _linux(*, has_seccomp: bool) -> dict[str, Any]:
         "capabilities": [f"CAP_{name}" for name in CAPABILITIES[: last + 1]],
         "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
         "seccomp": _seccomp() if has_seccomp else {"enabled": False},
-        "apparmor": {"enabled": False},
-        "selinux": {"enabled": False},
-        "intelRdt": {"enabled": False},
+        "apparmor": {"enabled": True},
+        "selinux": {"enabled": True},
+        "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
         "memoryPolicy": {"modes": sorted(MEMORY_MODES), "flags": sorted(MEMORY_FLAGS)},
         "mountExtensions": {"idmap": {"enabled": True}},
-        "netDevices": {"enabled": False},
+        "netDevices": {"enabled": True},
     }
 
 

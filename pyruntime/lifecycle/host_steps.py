@@ -7,7 +7,7 @@ before, so that a later `delete --force` finds it. Failures are OSError, which `
 from __future__ import annotations
 
 from errno import EINVAL, ENOSYS
-from posix import O_CLOEXEC, O_RDWR, chown, close, fchmod, fstat, geteuid, open
+from posix import O_CLOEXEC, O_RDWR, chown, close, fchmod, fstat, geteuid, mkdir, open, read
 from posix import mkfifo as make_fifo
 
 from pyruntime.errors import HostError, RuntimeFailure
@@ -188,6 +188,54 @@ def rlimit(drive: Drive, kind: int, soft: int, hard: int) -> None:
     kernel.prlimit(drive.pid, kind, soft, hard)
 
 
+def rdt_make(drive: Drive, path: str) -> None:
+    """A group of resctrl; one that is there already is used."""
+    try:
+        mkdir(path, 0o755)
+    except FileExistsError:
+        return
+
+
+def rdt_compare(drive: Drive, file: str, lines: tuple[str, ...]) -> None:
+    """A group that is shared says what the config says, or it is another's (config-linux.md, Intel RDT)."""
+    from pyruntime.plan.rdt import parse_schemata
+
+    there, wanted = parse_schemata(_read(file)), parse_schemata("\n".join(lines))
+    for key, value in wanted.items():
+        if there.get(key) != value:
+            raise HostError(f"schemata of {file} do not match: {key[0]} of {key[1]}", field="/linux/intelRdt",
+                            value="; ".join(lines), hint="name another closID, or the schema that the group has")
+
+
+def _read(file: str) -> str:
+    fd = open(file, O_CLOEXEC)
+    try:
+        return read(fd, 65536).decode()
+    finally:
+        close(fd)
+
+
+def rdt_write(drive: Drive, file: str, line: str) -> None:
+    """One line of schemata."""
+    kernel.write_file(file, line.encode())
+
+
+def rdt_join(drive: Drive, path: str) -> None:
+    """Put stage 0 in the group; it has not cloned yet, so init is born there."""
+    kernel.write_file(f"{path}/tasks", str(drive.stage0_pid).encode())
+
+
+def move_device(drive: Drive, device: str, index: int, name: str, new_index: int) -> None:
+    """Move a network device into the namespace in which init waits."""
+    from pyruntime.host.net_probe import move_device as move
+
+    fd = open(f"/proc/{drive.pid}/ns/net", O_CLOEXEC)
+    try:
+        move(index, name, fd, new_index)
+    finally:
+        close(fd)
+
+
 def save_state(drive: Drive) -> None:
     """state.json; from now on the container is `created`."""
     drive.job.on_ready()
@@ -219,7 +267,8 @@ def release(drive: Drive, barrier: str) -> None:
 STEPS: dict[str, Callable[..., None]] = {
     step.__name__: step
     for step in (cg_make, cg_write, cg_devices, cg_join, open_tree, idmap, open_root, open_ns, open_device, open_pidfd,
-                 keep_fd, connect, fifos, spawn, id_map, set_groups, record_pid, hooks, rlimit, save_state,
+                 keep_fd, connect, fifos, spawn, id_map, set_groups, record_pid, hooks, rlimit, rdt_make,
+                 rdt_compare, rdt_write, rdt_join, move_device, save_state,
                  send_listener, release)
 }  # fmt: skip
 

@@ -349,6 +349,12 @@ WORDS: dict[str, Callable[..., str]] = {
         f"{kind} " + ", ".join(" ".join(map(str, line)) for line in lines) + (f" [{method}]" if method else "")
     ),
     "set_groups": lambda allow: "allow" if allow else "deny",
+    "rdt_compare": lambda file, lines: f"{file} {', '.join(lines)}",
+    "rdt_write": lambda file, line: f"{file} {line.strip()}",
+    "move_device": lambda device, index, name, new_index: (
+        f"{device} (index {index}) -> {name}" + (f" (index {new_index})" if new_index != index else "")
+    ),
+    "net_device": lambda index, addresses: f"index {index}, {len(addresses)} bytes of addresses",
     "rlimit": lambda kind, soft, hard: f"RLIMIT_{RLIMITS[kind]} {limit_text(soft)} {limit_text(hard)}",
     "send_listener": lambda path, _metadata: path,
     "open_pidfd": lambda slot: f"init -> slot {slot}",

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from pyruntime.errors import SpecError
 from pyruntime.plan.kernel import CLONE_NEWUSER, CLONE_PARENT
+from pyruntime.plan.labels import check_labels, label_steps
 from pyruntime.plan.opcodes import BARRIERS
 from pyruntime.plan.process import (
     ALL_CAPABILITIES,
@@ -24,7 +25,6 @@ from pyruntime.plan.process import (
     check_mapped,
     keyring_step,
     may_limit_others,
-    refuse_unsupported,
     triples,
 )
 from pyruntime.plan.security import seccomp_steps
@@ -46,7 +46,7 @@ def compile_exec(process: Process, saved: Spec, host: HostFacts, options: ExecOp
     `process` is complete: what an exec leaves out has been filled in from the container (DESIGN, runtime 11). Only its
     umask falls back to the container's here.
     """
-    refuse_unsupported(process, saved.linux)
+    check_labels(process, host)
     check_mapped(process, triples(saved.linux.uid_mappings), triples(saved.linux.gid_mappings))
     if host.euid != 0 and process.user.additional_gids:
         raise SpecError("cannot set any additional groups in a rootless container",
@@ -87,6 +87,7 @@ def _finish(process: Process, saved: Spec, host: HostFacts, options: ExecOptions
         console=options.console,
         listen_fds=options.listen_fds,
         preserve_fds=options.preserve_fds,
+        labels=label_steps(process, host),
     )
 
 
@@ -107,6 +108,7 @@ def _enter(steps: Steps, process: Process, host: HostFacts, options: ExecOptions
     conversation with the host stays the same.
     """
     joins = [HostStep("cg_join", (path,)) for path in options.cgroups]
+    joins += [HostStep("rdt_join", (path,), "/linux/intelRdt") for path in options.rdt]
     initial, final = _affinity(process)
     steps += initial
     # The join needs only the pid and so runs while stage 0 loads, unless it has to come second.

@@ -42,6 +42,7 @@ from pyruntime.plan.kernel import (
     MS_STRICTATIME,
     MS_UNBINDABLE,
 )
+from pyruntime.plan.labels import mount_context
 from pyruntime.plan.opcodes import OP_FLAGS
 from pyruntime.plan.step import HostStep, Step, either, init_step, instead
 from pyruntime.record import Record
@@ -221,6 +222,7 @@ class Mounts:
         self.linux, self.bundle = spec.linux, bundle
         self.cgroup = host.cgroup
         self.cgroup_paths = cgroup.paths
+        self.label = spec.linux.mount_label if host.selinux else ""
 
     def open(self, path: str, origin: str, *, recursive: bool = True, propagation: int = MS_SLAVE | MS_REC,
              follow: bool = True) -> int:  # fmt: skip
@@ -420,6 +422,7 @@ def _mount(out: Mounts, fstype: str, source: str, target: str, data: tuple[str, 
            flags: int = 0, instead_of: tuple[Step, ...] = ()) -> None:  # fmt: skip
     """A new file system at `target`, which is made when it is missing."""
     made = instead(ENOENT, "make_path", (target, 0o755, flags & F_NO_SYMLINK, -1), origin, retry=True)
+    data += mount_context(out.label, fstype)
     if any(len(key.encode("utf-8", "surrogateescape")) > MAX_VALUE for key in data):
         text = ",".join(data)
         if len(text.encode("utf-8", "surrogateescape")) > MAX_DATA:
@@ -449,6 +452,7 @@ def _tmpfs(out: Mounts, mount: Mount, split: Split, target: str, origin: str) ->
     flags = 0 if any(key.startswith("mode=") for key in split.data) else F_INHERIT_MODE
     source, data, attrs = mount.source or "tmpfs", split.superblock + split.data, split.attr_set & ~ATTR_RDONLY
     if "tmpcopyup" in split.other:
+        data += mount_context(out.label, "tmpfs")
         # The mount keeps hold of the directory it covers for the very next step: it has no alternatives here.
         out.init.append(init_step("make_path", (target, 0o755, 0, -1), origin))
         out.init.append(init_step("mount", ("tmpfs", source, target, data, attrs, flags), origin))

@@ -167,6 +167,7 @@ OPS: dict[str, tuple[int, tuple[tuple[str, str], ...]]] = {
     "cover": (58, (("path", "str"),)),  # a read-only empty tmpfs over a host path, before the root is changed
     "scheduler": (59, (("attr", "blob"),)),  # struct sched_attr
     "io_priority": (60, (("value", "int"),)),  # of the process group
+    "net_device": (54, (("index", "int"), ("addresses", "blob"))),  # RTM_NEWADDR messages, then IFF_UP
     "rlimit": (63, (("type", "int"), ("soft", "int"), ("hard", "int"))),  # of init itself; -1 is RLIM_INFINITY
     "memory_policy": (61, (("mode", "int"), ("nodes", "blob"))),  # the mode with its flags; nodes in longs
 }

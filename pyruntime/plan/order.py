@@ -24,6 +24,7 @@ from pyruntime.plan.kernel import (
     MS_REC,
     MS_SLAVE,
 )
+from pyruntime.plan.labels import check_labels, label_steps
 from pyruntime.plan.mounts import PROPAGATION, Mounts, compile_mount, compile_mounts, open_step, setattr_step
 from pyruntime.plan.namespaces import (
     Namespaces,
@@ -44,7 +45,6 @@ from pyruntime.plan.process import (
     hook_step,
     keyring_step,
     may_limit_others,
-    refuse_unsupported,
     triples,
 )
 from pyruntime.plan.security import mask_steps, readonly_steps, refuse_host_net, seccomp_steps, sysctl_steps
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from pyruntime.spec.config import Process, Spec
 
     Steps = list[Step | HostStep]
+    Moves = tuple[list[HostStep], list[Step]]  # of network devices: by the host, and what init does then
 
 ATTR_RDONLY = 1
 CLONE_NEWCGROUP = 0x2000000
@@ -82,20 +83,21 @@ def compile_plan(spec: Spec, bundle: BundleFacts, host: HostFacts, options: Opti
         compile_mount(mounts, Mount("/run/notify", "bind", options.notify_dir, NOTIFY_OPTIONS), "")
     devices = compile_devices(mounts, spec, host)
     finish = _finish(spec, process, host, options, slots)
+    rdt_make, rdt_join = rdt_steps(spec, host, options.id)
     seccomp = seccomp_steps(spec.linux.seccomp, host, slots)
     fifo_slot, err_slot = slots.take(), slots.take()
 
     # Everything that is opened by name on the host is opened before the first process exists: a name that is missing
     # fails with nothing made. Cgroups come first, because a cgroup mount binds directories that exist only then.
-    steps: Steps = [*cgroup.make, *cgroup.early, *spaces.host]
+    steps: Steps = [*cgroup.make, *cgroup.early, *rdt_make, *spaces.host]
     if root_slot >= 0 and not mounts.inside:
         steps.append(HostStep("open_root", (bundle.rootfs, root_slot, 1), "/root/path"))
     steps += mounts.host
     steps += finish.host_steps()
     steps.append(HostStep("fifos", (fifo_slot, err_slot)))
     steps.append(HostStep("spawn", ()))
-    _stage0(steps, spec, process, host, spaces, cgroup)
-    _recorded(steps, spec, spaces, options, cgroup)
+    _stage0(steps, spec, process, host, spaces, (*cgroup.join, *rdt_join))
+    _recorded(steps, spec, spaces, options, cgroup, device_moves(spec, bundle, host))
     _root(steps, spec, bundle, root_slot, mounts)
     steps += mounts.init
     steps += devices
@@ -106,13 +108,13 @@ def compile_plan(spec: Spec, bundle: BundleFacts, host: HostFacts, options: Opti
     _names(steps, spec)
     steps += finish.steps(seccomp)
     _start(steps, spec, process, finish, options, (fifo_slot, err_slot))
-    return Plan(tuple(steps), slots.next, finish.fd_base, tuple(mounts.warnings + finish.warnings + _dropped(spec)))
+    return Plan(tuple(steps), slots.next, finish.fd_base, tuple(mounts.warnings + finish.warnings + _dropped(spec, host)))
 
 
-def _dropped(spec: Spec) -> list[tuple[str, str]]:
+def _dropped(spec: Spec, host: HostFacts) -> list[tuple[str, str]]:
     """Warnings for what is left out: a label without which nothing is less protected (S5), limits the kernel lost."""
     found = []
-    if spec.linux.mount_label:
+    if spec.linux.mount_label and not host.selinux:
         found.append(("/linux/mountLabel", "mountLabel is ignored: selinux is disabled or not supported"))
     memory = spec.linux.resources.memory
     for key, value in (("kernel", memory.kernel), ("kernelTCP", memory.kernel_tcp),
@@ -140,7 +142,7 @@ def _check(spec: Spec, process: Process, bundle: BundleFacts, host: HostFacts, o
         raise SpecError("rootfsPropagation cannot be private when pivot_root is not used",
                         field="/linux/rootfsPropagation", value=linux.rootfs_propagation,
                         hint="leave out --no-pivot, or set it to rslave")  # fmt: skip
-    refuse_unsupported(process, linux)
+    check_labels(process, host)
     if linux.namespace("user") is not None:
         uids = triples(linux.uid_mappings) or bundle.joined_uid_map
         gids = triples(linux.gid_mappings) or bundle.joined_gid_map
@@ -178,15 +180,16 @@ def _finish(spec: Spec, process: Process, host: HostFacts, options: Options, slo
         listen_fds=options.listen_fds,
         preserve_fds=options.preserve_fds,
         notify=bool(options.notify_dir),
+        labels=label_steps(process, host),
     )
 
 
 def _stage0(steps: Steps, spec: Spec, process: Process, host: HostFacts, spaces: Namespaces,
-            cgroup: CgroupPlan) -> None:  # fmt: skip
+            joins: tuple[HostStep, ...]) -> None:  # fmt: skip
     """From the first instruction to the clone of init."""
     # Nothing is cloned and nothing is charged elsewhere: stage 0 waits until it is in its cgroup (DESIGN, runtime 6).
     # The join comes before the barrier in the list, for it needs only the pid and so runs while stage 0 loads.
-    steps += cgroup.join
+    steps += joins
     steps.append(init_step("barrier", (BARRIERS["joined"],)))
     steps.append(HostStep("release", ("joined",)))
     # After the cgroup, whose cpuset bounds what this may ask for; the caller's own mask must not leak (contract 4.2).
@@ -218,12 +221,15 @@ def _stage0(steps: Steps, spec: Spec, process: Process, host: HostFacts, spaces:
     steps.append(clone_step(spaces, "/linux/namespaces" if spaces.kinds else ""))
 
 
-def _recorded(steps: Steps, spec: Spec, spaces: Namespaces, options: Options, cgroup: CgroupPlan) -> None:
+def _recorded(steps: Steps, spec: Spec, spaces: Namespaces, options: Options, cgroup: CgroupPlan,
+              devices: Moves) -> None:  # fmt: skip
     """Init exists: its pid is made durable before it makes what would have to be cleaned up (DESIGN, runtime 5)."""
     steps.append(HostStep("record_pid", ()))
     steps.append(init_step("barrier", (BARRIERS["recorded"],)))
     # Device rules are rewritten from deny-all on v1: init must not make its nodes in that moment.
     steps += [step for step in cgroup.limits if _is_device_rule(step)]
+    # Network devices too: init waits in its namespace, and finds them there.
+    steps += devices[0]
     steps.append(HostStep("release", ("recorded",)))
     # All other limits are written while init mounts: they are in force before host hooks see them and before `ready`.
     steps += [step for step in cgroup.limits if not _is_device_rule(step)]
@@ -234,6 +240,7 @@ def _recorded(steps: Steps, spec: Spec, spaces: Namespaces, options: Options, cg
         steps.append(keyring_step(options.id, options.keyring_token, user_ns="user" in spaces.kinds))
     if spaces.is_fresh("network"):
         steps.append(init_step("link_up", ("lo",), namespace_origin(spec, "network")))
+    steps += devices[1]
     # While the host's root is still there: a procfs of our own, or the verified one where a user namespace is
     # refused a new one; never the container's /proc by name (S21).
     if spec.linux.sysctl:
@@ -241,6 +248,25 @@ def _recorded(steps: Steps, spec: Spec, spaces: Namespaces, options: Options, cg
         steps.append(either("open_proc", (1,), "/linux/sysctl", verified))
         steps += sysctl_steps(spec)
         steps.append(init_step("close_slot", (1,), "/linux/sysctl"))
+
+
+def rdt_steps(spec: Spec, host: HostFacts, container_id: str) -> tuple[tuple[HostStep, ...], tuple[HostStep, ...]]:
+    """Steps of linux.intelRdt, before and at the join; the module is loaded for a config that has it."""
+    if spec.linux.intel_rdt is None:
+        return (), ()
+    from pyruntime.plan.rdt import compile_rdt
+
+    plan = compile_rdt(spec, host, container_id)
+    return plan.make, plan.join
+
+
+def device_moves(spec: Spec, bundle: BundleFacts, host: HostFacts) -> Moves:
+    """Steps of linux.netDevices; the module is loaded for a config that has them."""
+    if not spec.linux.net_devices:
+        return [], []
+    from pyruntime.plan.netdev import device_steps
+
+    return device_steps(spec, bundle, host)
 
 
 def _is_device_rule(step: HostStep) -> bool:

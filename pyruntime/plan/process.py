@@ -13,6 +13,8 @@ from pyruntime.plan.step import HostStep, Step, init_step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pyruntime.host.facts import HostFacts
     from pyruntime.plan.step import Slots
     from pyruntime.spec.config import Capabilities, Hook, Process
@@ -90,7 +92,7 @@ class Finish:
 
     def __init__(self, process: Process, slots: Slots, *, umask: int | None, linux: Linux, available: int,
                  last_cap: int, set_groups: bool, nested: bool, console: bool, listen_fds: int, preserve_fds: int,
-                 limits_from_outside: bool = True, notify: bool = False) -> None:  # fmt: skip
+                 limits_from_outside: bool = True, notify: bool = False, labels: Sequence[Step] = ()) -> None:  # fmt: skip
         self.process, self.linux = process, linux
         self.umask = DEFAULT_UMASK if umask is None else umask
         self.masks = CapabilityMasks(process.capabilities, available=available, last_cap=last_cap)
@@ -98,6 +100,7 @@ class Finish:
         self.set_groups, self.nested = set_groups, nested
         self.outside_limits = rlimit_steps(process) if limits_from_outside else []
         self.own_limits = [] if limits_from_outside else own_rlimit_steps(process)
+        self.labels = labels
         self.fd_base = 3 + listen_fds + preserve_fds
         self.kept = [(number, slots.take()) for number in range(3, self.fd_base)]
         self.console_slot = slots.take() if console else -1
@@ -140,6 +143,7 @@ class Finish:
         steps.append(init_step("close_from", (self.fd_base,)))
         # Limits that the host may not set on a process of another uid: init lowers its own. Nothing below opens files.
         steps += self.own_limits
+        steps += self.labels
         # As root, who may be refused where root is squashed: then the user tries again. Before any filter, which need
         # not know getcwd: by that the directory is seen to be inside of the root (S14).
         steps.append(init_step("chdir", (process.cwd, 0), "/process/cwd", (EACCES,)))
@@ -247,18 +251,3 @@ def check_mapped(process: Process, uids: Maps, gids: Maps) -> None:
                 f"cannot set{kind} to unmapped {kind} {value} in user namespace",
                 field=f"/process/user/{kind}", value=str(value), hint=hint.replace("uid", kind),
             )  # fmt: skip
-
-
-def refuse_unsupported(process: Process, linux: Linux) -> None:
-    """Raise SpecError for what this version cannot carry out: nothing asked for may be dropped silently (S5)."""
-    if process.selinux_label:
-        raise SpecError("selinux label is specified in config, but selinux is disabled or not supported",
-                        field="/process/selinuxLabel", value=process.selinux_label, hint="drop the label")  # fmt: skip
-    apparmor = "" if process.apparmor_profile == "unconfined" else process.apparmor_profile
-    for field, name, value in (
-        ("/process/apparmorProfile", "an apparmor profile", apparmor),
-        ("/linux/intelRdt", "linux.intelRdt", linux.intel_rdt),
-        ("/linux/netDevices", "linux.netDevices", linux.net_devices),
-    ):
-        if value:
-            raise SpecError(f"{name} is not supported yet", field=field, hint="remove it from the config")

@@ -80,6 +80,11 @@ HOST_OPS: dict[str, tuple[str, ...]] = {
     "record_pid": (),  # the pid of init into `identity`
     "hooks": ("kind",),  # prestart, createRuntime
     "rlimit": ("type", "soft", "hard"),
+    "rdt_make": ("path",),  # a group of resctrl, or its monitoring group
+    "rdt_compare": ("file", "lines"),  # schemata of a group that was there: has to say what the lines say
+    "rdt_write": ("file", "line"),  # one line of schemata
+    "rdt_join": ("path",),  # pid of stage 0 into PATH/tasks
+    "move_device": ("device", "index", "name", "new_index"),  # a network device into init's namespace
     "save_state": (),
     "send_listener": ("path", "metadata"),  # the seccomp listener of the LISTENER message, to a socket
     "open_pidfd": ("slot",),  # of the container's init, for exec
@@ -117,6 +122,7 @@ class ExecOptions(Record):
     cgroups: tuple[str, ...] = ()
     preserve_fds: int = 0
     listen_fds: int = 0
+    rdt: tuple[str, ...] = ()  # directories of resctrl to join
     console: bool = False
     no_new_keyring: bool = False
     keyring_token: str = ""

@@ -239,6 +239,7 @@ SILENT = {
     "write_proc",
     "keyring",
     "link_up",
+    "net_device",
     "use_root",
     "setsid",
     "reopen_null",

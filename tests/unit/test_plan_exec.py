@@ -93,7 +93,7 @@ def test_no_step_of_a_container_alone():
 @pytest.mark.parametrize(
     ("process", "said", "field"),
     [
-        ({"process.apparmorProfile": "p"}, "an apparmor profile is not supported yet", "/process/apparmorProfile"),
+        ({"process.apparmorProfile": "p"}, "apparmor profile is specified in config, but apparmor is disabled or not supported", "/process/apparmorProfile"),
         (
             {"process.user": {"uid": 70000, "gid": 0}},
             "cannot setuid to unmapped uid 70000 in user namespace",

@@ -172,7 +172,7 @@ def test_a_notifying_filter_hands_its_listener_over_at_once():
 
 
 @pytest.mark.parametrize(("changes", "host", "options", "said", "field"), [
-    ({"process.apparmorProfile": "p"}, HostFacts(), {}, "an apparmor profile is not supported yet",
+    ({"process.apparmorProfile": "p"}, HostFacts(), {}, "apparmor profile is specified in config, but apparmor is disabled or not supported",
      "/process/apparmorProfile"),
     ({"process.selinuxLabel": "l"}, HostFacts(), {},
      "selinux label is specified in config, but selinux is disabled or not supported", "/process/selinuxLabel"),

@@ -1,0 +1,56 @@
+"""Labels of the security modules: the process's own, given to its execve; and the mounts', given to their file systems.
+
+A label is written to attr/exec of the thread that will call execve, through a procfs that is verified to be one (S21):
+our own where a new one may be made, else the container's /proc. After it nothing but execve may follow that a hook of
+the image could use, so it comes right before the last steps. Sources: contract 4.9, apparmor(7), selinux(8),
+security/apparmor/procattr.c, setexeccon(3).
+"""
+
+from __future__ import annotations
+
+from errno import ENOENT, EPERM
+
+from pyruntime.errors import SpecError
+from pyruntime.plan.step import Step, either, init_step, instead
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyruntime.host.facts import HostFacts
+    from pyruntime.spec.config import Process
+
+UNLABELLED = frozenset(("proc", "sysfs", "mqueue", "cgroup", "cgroup2", "bpf"))  # whose labels are the policy's affair
+
+
+def check_labels(process: Process, host: HostFacts) -> None:
+    """Raise SpecError for a label whose security module this kernel does not run: no confinement is dropped (S5)."""
+    if process.selinux_label and not host.selinux:
+        raise SpecError("selinux label is specified in config, but selinux is disabled or not supported",
+                        field="/process/selinuxLabel", value=process.selinux_label, hint="drop the label")  # fmt: skip
+    if process.apparmor_profile not in ("", "unconfined") and not host.apparmor:
+        raise SpecError("apparmor profile is specified in config, but apparmor is disabled or not supported",
+                        field="/process/apparmorProfile", value=process.apparmor_profile,
+                        hint="this kernel runs without AppArmor: remove the profile from the config")  # fmt: skip
+
+
+def label_steps(process: Process, host: HostFacts) -> list[Step]:
+    """The writes that give execve its labels; none where no module runs."""
+    steps: list[Step] = []
+    if process.selinux_label and host.selinux:
+        label = process.selinux_label.encode("utf-8", "surrogateescape")
+        steps.append(init_step("write_proc", ("thread-self/attr/exec", label), "/process/selinuxLabel"))
+    if process.apparmor_profile and host.apparmor:
+        order = b"exec " + process.apparmor_profile.encode("utf-8", "surrogateescape")
+        origin = "/process/apparmorProfile"
+        # Of AppArmor alone since Linux 5.8; before, the file that all modules share.
+        shared = instead(ENOENT, "write_proc", ("thread-self/attr/exec", order), origin)
+        steps.append(either("write_proc", ("thread-self/attr/apparmor/exec", order), origin, shared))
+    if not steps:
+        return []
+    verified = instead(EPERM, "open_proc", (0,), steps[0].origin)
+    return [either("open_proc", (1,), steps[0].origin, verified), *steps,
+            init_step("close_slot", (1,), steps[-1].origin)]  # fmt: skip
+
+
+def mount_context(label: str, kind: str) -> tuple[str, ...]:
+    """The option that labels a new file system of this type (mount(8), context=); () where it takes none."""
+    return (f"context={label}",) if label and kind not in UNLABELLED else ()
