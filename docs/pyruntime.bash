@@ -24,6 +24,7 @@ _pyruntime() {
     pause) flags='' valued='-' ids=1 ;;
     resume) flags='' valued='-' ids=1 ;;
     update) flags='--resources --memory --memory-reservation --memory-swap --cpu-period --cpu-quota --cpu-burst --cpu-share --cpu-rt-period --cpu-rt-runtime --cpu-idle --cpuset-cpus --cpuset-mems --blkio-weight --pids-limit --l3-cache-schema --mem-bw-schema' valued='--resources|--memory|--memory-reservation|--memory-swap|--cpu-period|--cpu-quota|--cpu-burst|--cpu-share|--cpu-rt-period|--cpu-rt-runtime|--cpu-idle|--cpuset-cpus|--cpuset-mems|--blkio-weight|--pids-limit|--l3-cache-schema|--mem-bw-schema' ids=1 ;;
+    mounts) flags='' valued='-' ids=0 ;;
     events) flags='--interval --stats' valued='--interval' ids=1 ;;
     spec) flags='--bundle --rootless --file' valued='--bundle|--file' ids=0 ;;
     features) flags='' valued='-' ids=0 ;;
@@ -35,7 +36,7 @@ _pyruntime() {
     elif [[ $word == -* ]]; then
         COMPREPLY=($(compgen -W "$flags" -- "$word"))
     elif [[ -z $verb ]]; then
-        COMPREPLY=($(compgen -W 'create start run state kill delete exec list ps pause resume update events spec features explain validate help' -- "$word"))
+        COMPREPLY=($(compgen -W 'create start run state kill delete exec list ps pause resume update mounts events spec features explain validate help' -- "$word"))
     elif ((ids)); then
         COMPREPLY=($(compgen -W "$(pyruntime "${root[@]}" list -q 2>/dev/null)" -- "$word"))
     else

@@ -154,6 +154,18 @@ class Container:
         """Merge a LinuxResources JSON document into the limits; all or nothing."""
         _update.update(self.settings, self.id, resources=resources)
 
+    def add_mounts(self, mounts: bytes) -> None:
+        """Make the mounts of a JSON list, as in config.json, in the running container: all, or none."""
+        from pyruntime.lifecycle import live_mounts
+
+        live_mounts.add(self.settings, self.id, mounts)
+
+    def remove_mounts(self, mounts: bytes) -> None:
+        """Take away what is mounted at the destinations of a JSON list of mounts."""
+        from pyruntime.lifecycle import live_mounts
+
+        live_mounts.remove(self.settings, self.id, mounts)
+
     def delete(self, *, force: bool = False) -> None:
         """Remove a stopped container; with `force` any."""
         _delete.delete(self.settings, self.id, force=force)

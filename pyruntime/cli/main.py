@@ -28,7 +28,8 @@ PREFIXES = {"create": "pyruntime create failed", "run": "pyruntime run failed", 
 # Verbs that run in the launcher's own interpreter (csrc/launcher_embed.c); all others start a plain one.
 FAST = ("create", "start", "run", "state", "kill", "delete", "exec", "pause", "resume")
 FAILURE, EXEC_FAILURE, NO_SUCH_VERB, INTERRUPTED = 1, 255, 3, 130
-CHANGING = ("create", "run", "start", "exec", "delete", "pause", "resume", "update")  # what a signal must not cut short
+# What a signal must not cut short.
+CHANGING = ("create", "run", "start", "exec", "delete", "pause", "resume", "update", "mounts")
 VERSION_FLAG = ("version", "v", "bool", False, "", "print versions")
 ROOTLESS = {"": "auto", "auto": "auto", "1": "true", "t": "true", "T": "true", "true": "true", "TRUE": "true",
             "True": "true", "0": "false", "f": "false", "F": "false", "false": "false", "FALSE": "false",

@@ -255,6 +255,18 @@ def update(call: Call) -> int:
     return 0
 
 
+def mounts(call: Call) -> int:
+    """Adds mounts to a running container, or removes them."""
+    from pyruntime.lifecycle import live_mounts
+
+    word, container_id, source = call.rest
+    if word not in ("add", "remove"):
+        raise UsageError(f"no such command: mounts {word}", hint="mounts add ID FILE, or mounts remove ID FILE")
+    change = live_mounts.add if word == "add" else live_mounts.remove
+    change(call.settings, container_id, _read(0 if source == "-" else absolute(source)))
+    return 0
+
+
 def _read(source: int | str) -> bytes:
     """All bytes of a file, or of an open descriptor. Raises OSError."""
     fd = source if isinstance(source, int) else posix.open(source, posix.O_RDONLY | posix.O_CLOEXEC)
@@ -338,6 +350,6 @@ def validate(call: Call) -> int:
 
 FUNCTIONS: dict[str, Callable[[Call], int]] = {
     "create": create, "start": start, "run": run, "state": state, "kill": kill, "delete": delete, "exec": exec_,
-    "list": list_, "ps": ps, "pause": pause, "resume": resume, "update": update, "events": events, "spec": spec,
-    "features": features, "explain": explain, "validate": validate,
+    "list": list_, "ps": ps, "pause": pause, "resume": resume, "update": update, "mounts": mounts, "events": events,
+    "spec": spec, "features": features, "explain": explain, "validate": validate,
 }  # fmt: skip

@@ -9,7 +9,7 @@ TRANSITIONS: dict[str, dict[str, str]] = {
     "created": {"start": "running", "kill": "created", "pause": "paused", "exec": "created", "update": "created",
                 "exit": "stopped", "delete": "deleted", "events": "created"},
     "running": {"pause": "paused", "kill": "running", "exec": "running", "update": "running", "exit": "stopped",
-                "events": "running"},
+                "events": "running", "mounts": "running"},
     "paused": {"resume": "running or created", "kill": "paused", "update": "paused", "exit": "stopped",
                "events": "paused"},
     "stopped": {"delete": "deleted"},

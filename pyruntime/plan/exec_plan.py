@@ -56,7 +56,7 @@ def compile_exec(process: Process, saved: Spec, host: HostFacts, options: ExecOp
     finish = _finish(process, saved, host, options, slots)
     seccomp = seccomp_steps(saved.linux.seccomp, host, slots)
     steps: Steps = [HostStep("open_pidfd", (pidfd_slot,)), *finish.host_steps(), HostStep("spawn", ())]
-    _enter(steps, process, host, options, pidfd_slot)
+    enter(steps, process, host, options, pidfd_slot)
     if not options.no_new_keyring:
         steps.append(keyring_step(options.id, options.keyring_token, user_ns=saved.linux.namespace("user") is not None))
     steps.append(init_step("use_root", ("/",)))  # the mount namespace has been joined: "/" is the container's root
@@ -100,7 +100,7 @@ def _affinity(process: Process) -> tuple[list[Step], list[Step]]:
     return affinity_steps(process.exec_cpu_affinity)
 
 
-def _enter(steps: Steps, process: Process, host: HostFacts, options: ExecOptions, pidfd_slot: int) -> None:
+def enter(steps: Steps, process: Process, host: HostFacts, options: ExecOptions, pidfd_slot: int) -> None:
     """Cgroups, then every namespace that differs by one setns on init's pidfd, then the clone.
 
     One setns call checks all of them against the rights that we have now, before the user namespace changes them
