@@ -34,6 +34,7 @@ from pyruntime.native import kernel
 from pyruntime.plan.step import Options
 from pyruntime.record import Record
 from pyruntime.spec import document
+from pyruntime.spec.annotations import PIDFD_RECEIVER
 from pyruntime.spec.ids import check_container_id
 
 TYPE_CHECKING = False
@@ -326,8 +327,10 @@ def abandon(settings: Settings, launched: Launched) -> None:
 
 def finish(launched: Launched, *, pidfd_socket: str, pid_path: str) -> None:
     """What tells the caller: the pidfd, then the pid file."""
-    if pidfd_socket:
-        send_pidfd(pidfd_socket, launched.pidfd, b"standard")
+    annotated = dict(launched.prepared.spec.annotations).get(PIDFD_RECEIVER, "")
+    for path in dict.fromkeys((pidfd_socket, annotated)):
+        if path:
+            send_pidfd(path, launched.pidfd, b"standard")
     if pid_path:
         write_pid_file(pid_path, launched.pid)
 

@@ -12,6 +12,7 @@ Process and root are needed to start a container; a document without process is 
 from __future__ import annotations
 
 from pyruntime.record import Record
+from pyruntime.spec.annotations import resolve
 from pyruntime.spec.config import Capabilities, Hook, Hooks, Mount, Root, Spec
 from pyruntime.spec.document import escape, quote
 from pyruntime.spec.linux import Linux
@@ -80,6 +81,7 @@ def inspect(document: dict[str, Any]) -> Findings:
 
 
 def _read_spec(reader: Reader, document: dict[str, Any]) -> Spec:
+    document = resolve(document)
     process, root = reader.table(document, "process", ""), reader.table(document, "root", "")
     hooks, linux = reader.table(document, "hooks", ""), reader.table(document, "linux", "")
     spec = Spec(
