@@ -72,6 +72,15 @@ int op_mknod(struct ctx *c, const struct step *s)
 }
 
 /* OP_SYMLINK; with REPLACE a file or link of that name goes first, a directory never does. */
+/* A symlink that says the same is as good as a new one. */
+static int same_link(int parent, const char *name, const char *text)
+{
+    char found[PATH_MAX];
+    ssize_t size = readlinkat(parent, name, found, sizeof found);
+
+    return size >= 0 && (size_t)size == strlen(text) && memcmp(found, text, (size_t)size) == 0 ? 0 : -EEXIST;
+}
+
 int op_symlink(struct ctx *c, const struct step *s)
 {
     char name[NAME_MAX + 1];
@@ -84,6 +93,8 @@ int op_symlink(struct ctx *c, const struct step *s)
         ret = res(unlinkat(parent, name, 0));
     if (ret == 0 || ret == -ENOENT)
         ret = res(symlinkat(plan_str(&c->plan, s->arg[0]), parent, name));
+    if (ret == -EEXIST)
+        ret = same_link(parent, name, plan_str(&c->plan, s->arg[0]));
     close_fd(&parent);
     return ret;
 }

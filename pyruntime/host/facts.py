@@ -88,4 +88,5 @@ class BundleFacts(Record):
     joined_uid_map: tuple[tuple[int, int, int], ...] = ()  # maps of a user namespace joined by path
     joined_gid_map: tuple[tuple[int, int, int], ...] = ()
     net_devices: tuple[NetDeviceFacts, ...] = ()  # in the order of linux.netDevices
+    links: tuple[tuple[str, str], ...] = ()  # bind sources with copy-symlink that are symlinks, and their texts
     root_mount: str = ""  # mount point that holds the rootfs; only when rootfsPropagation is shared

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from fcntl import ioctl
-from posix import O_CLOEXEC, O_NONBLOCK, O_RDONLY, close, fstat, getegid, geteuid, listdir, open, read, stat, uname
+from posix import (
+    O_CLOEXEC,
+    O_NONBLOCK,
+    O_RDONLY,
+    close,
+    fstat,
+    getegid,
+    geteuid,
+    listdir,
+    open,
+    read,
+    readlink,
+    stat,
+    uname,
+)
 
 from pyruntime.errors import HostError, SpecError
 from pyruntime.host.facts import BundleFacts, CgroupFacts, HostFacts, NamespacePath, NetDeviceFacts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyruntime.spec.config import Process, Spec
+    from pyruntime.spec.config import Mount, Process, Spec
 
 NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
 NS_GET_USERNS = 0xB701
@@ -176,6 +190,7 @@ def probe_bundle(spec: Spec, bundle: str) -> BundleFacts:
         joined_uid_map=_joined_map(user, "uid_map") if user else (),
         joined_gid_map=_joined_map(user, "gid_map") if user else (),
         net_devices=_net_devices(spec),
+        links=probe_links(spec.mounts, bundle),
         root_mount=_mount_of(rootfs) if "shared" in spec.linux.rootfs_propagation else "",
     )
 
@@ -186,6 +201,20 @@ def _net_devices(spec: Spec) -> tuple[NetDeviceFacts, ...]:
     from pyruntime.host.net_probe import probe_devices
 
     return probe_devices(spec)
+
+
+def probe_links(mounts: tuple[Mount, ...], bundle: str) -> tuple[tuple[str, str], ...]:
+    """The bind sources that are to be copied when they are symlinks, and are."""
+    found = []
+    for mount in mounts:
+        if "copy-symlink" not in mount.options:
+            continue
+        source = mount.source if mount.source.startswith("/") else f"{bundle}/{mount.source}"
+        try:
+            found.append((source, readlink(source)))
+        except OSError:  # no symlink, or not there, which opening it will tell
+            continue
+    return tuple(found)
 
 
 def check_rootfs(spec: Spec, rootfs: str) -> None:

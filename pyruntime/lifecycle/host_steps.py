@@ -72,6 +72,12 @@ def open_tree(drive: Drive, path: str, slot: int, recursive: int, propagation: i
     drive.slots[slot] = fd
 
 
+def tree_attributes(drive: Drive, slot: int, attr_set: int, attr_clr: int, recursive: int) -> None:
+    """Mount attributes of a clone, before it is attached where a program runs already (mount_setattr(2))."""
+    kernel.mount_setattr(drive.slots[slot], flags=kernel.AT_RECURSIVE if recursive else 0, attr_set=attr_set,
+                         attr_clr=attr_clr)
+
+
 def idmap(drive: Drive, source: str, slot: int, recursive: int, uids: Lines, gids: Lines) -> None:
     """Map the ids of a tree that nobody has seen yet (mount_setattr(2), MOUNT_ATTR_IDMAP)."""
     fd = kernel.user_namespace(map_text(uids), map_text(gids))
@@ -266,10 +272,9 @@ def release(drive: Drive, barrier: str) -> None:
 
 STEPS: dict[str, Callable[..., None]] = {
     step.__name__: step
-    for step in (cg_make, cg_write, cg_devices, cg_join, open_tree, idmap, open_root, open_ns, open_device, open_pidfd,
-                 keep_fd, connect, fifos, spawn, id_map, set_groups, record_pid, hooks, rlimit, rdt_make,
-                 rdt_compare, rdt_write, rdt_join, move_device, save_state,
-                 send_listener, release)
+    for step in (cg_make, cg_write, cg_devices, cg_join, open_tree, tree_attributes, idmap, open_root, open_ns,
+                 open_device, open_pidfd, keep_fd, connect, fifos, spawn, id_map, set_groups, record_pid, hooks,
+                 rlimit, rdt_make, rdt_compare, rdt_write, rdt_join, move_device, save_state, send_listener, release)
 }  # fmt: skip
 
 

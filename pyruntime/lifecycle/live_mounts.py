@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from posix import close
 
-from pyruntime.errors import HostError, RuntimeFailure, SpecError, StateError
+from pyruntime.errors import HostError, InitError, RuntimeFailure, SpecError, StateError
 from pyruntime.host.cgroup_probe import probe_cgroup
 from pyruntime.host.facts import BundleFacts
-from pyruntime.host.probe import probe_host
+from pyruntime.host.probe import probe_host, probe_links
 from pyruntime.lifecycle import process, state, states, store
 from pyruntime.lifecycle.drive import Drive, Job
 from pyruntime.lifecycle.exec_ import differing_namespaces
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from pyruntime.spec.config import Spec
 
 
+ATTACHING = ("move_mount", "mount", "classic_mount")
+
+
 def add(settings: Settings, container_id: str, mounts: bytes) -> None:
     """Make the mounts of the document, in order. Raises SpecError, StateError, HostError; then none of them is there."""
     with store.lookup(settings.root, container_id) as entry:
@@ -37,12 +40,24 @@ def add(settings: Settings, container_id: str, mounts: bytes) -> None:
         done: list[int] = []
         try:
             for index in range(len(live.spec.mounts)):
-                live.carry_out(live.adding(index))
+                plan = live.adding(index)
+                try:
+                    live.carry_out(plan)
+                except RuntimeFailure as failure:
+                    if is_attached(plan, failure):
+                        done.append(index)
+                    raise
                 done.append(index)
         except BaseException:
             for index in reversed(done):
                 live.carry_out(live.removing(index))
             raise
+
+
+def is_attached(plan: Plan, failure: RuntimeFailure) -> bool:
+    """Whether the mount of the plan is there though a step of it failed: a step before that one has attached it."""
+    number = failure.step if isinstance(failure, InitError) else -1
+    return any(step.lane == "init" and step.op in ATTACHING for step in plan.steps[: max(number - 1, 0)])
 
 
 def remove(settings: Settings, container_id: str, mounts: bytes) -> None:
@@ -81,7 +96,9 @@ class Live:
 
     def adding(self, index: int) -> Plan:
         """The plan of one mount."""
-        bundle = BundleFacts(path=self.found["bundle"], rootfs=self.found["rootfs"])
+        path = str(self.found["bundle"])
+        links = probe_links(self.spec.mounts, path)
+        bundle = BundleFacts(path=path, rootfs=self.found["rootfs"], links=links)
         cgroup = CgroupPlan(paths=tuple(self.found["cgroup_paths"].items()))
         return compile_add(self.spec, index, bundle, self.host, self.options, cgroup)
 

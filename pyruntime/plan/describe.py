@@ -336,6 +336,10 @@ WORDS: dict[str, Callable[..., str]] = {
     "cg_devices": lambda path, rules: f"{path} {', '.join(rules)}",
     "open_tree": _open_tree,
     "clone_tree": _clone_tree,
+    "tree_attributes": lambda slot, wanted, cleared, recursive: (
+        f"slot {slot}{_brackets([*attr_names(wanted), *(['recursive'] if recursive else [])])}"
+        f"{' clears ' if cleared else ''}{','.join(attr_names(cleared))}"
+    ),
     "idmap": lambda source, slot, recursive, uids, gids: (
         f"{source} in slot {slot}{' [recursive]' if recursive else ''} uids {_ranges(uids)} gids {_ranges(gids)}"
     ),

@@ -1,8 +1,9 @@
 """Mounts of a container that runs: the steps of create, entered as an exec enters (crun's `mounts`).
 
 A source is opened on the host, as a detached tree that is handed over by slot; the target is resolved below the
-container's root. What the process is to mount that belongs to a namespace (proc, sysfs, mqueue) it mounts inside of
-all of the container's, so it is a clone there. It ends with the last step.
+container's root. A bind has its attributes before it is attached: the program that runs already never sees a read-only
+one that can be written to (S25). What the process is to mount that belongs to a namespace (proc, sysfs, mqueue) it
+mounts inside of all of the container's, so it is a clone there. It ends with the last step.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def compile_add(spec: Spec, index: int, bundle: BundleFacts, host: HostFacts, op
     if mounts.inside:
         raise SpecError("mounts of a running container need privileges over the host's mount namespace",
                         field=f"/mounts/{index}", hint="run as root of the host, or recreate the container")
+    mounts.live = True
     compile_mount(mounts, spec.mounts[index], f"/mounts/{index}")
     steps = _entered(spec, host, options, pidfd_slot, mounts.host)
     return Plan((*steps, *mounts.init, *mounts.late), slots.next, 3, tuple(mounts.warnings))
@@ -43,6 +45,9 @@ def compile_remove(spec: Spec, index: int, host: HostFacts, options: ExecOptions
     slots = Slots()
     steps = _entered(spec, host, options, slots.take(), [])
     target = clean(spec.mounts[index].destination)
+    if target == "/":
+        raise SpecError("the root of a container cannot be unmounted", field=f"/mounts/{index}/destination", value="/",
+                        hint="name a mount below it")
     return Plan((*steps, init_step("umount", (target, MNT_DETACH | UMOUNT_NOFOLLOW), f"/mounts/{index}")), slots.next, 3)
 
 

@@ -201,6 +201,8 @@ def _plain_cause(step: AnyStep, answer: str) -> str:
 def _mount_cause(main: Step, step: Step, errno: int, spec: Spec) -> str:
     """The entry, then the call (contract 1.7, mounts). The target's descriptor is closed by now and has no number."""
     mount = spec.mounts[int(step.origin.split("/")[2])]
+    if step.op == "umount":
+        return f'error unmounting "{mount.destination}": {errno_text(errno)}'
     source = mount.source or mount.type
     target = _mount_target(main)
     return f'error mounting "{source}" to rootfs at "{mount.destination}": {_mount_call(step, source, target, errno)}'
@@ -369,6 +371,7 @@ INIT_TEXTS: dict[str, Callable[[Any, int, str, str], str]] = {
 
 HOST_TEXTS: dict[str, Callable[[Any, str], str]] = {
     "open_tree": lambda s, a: f"failed to fulfil mount request: open {s.args[0]}: {a}",
+    "tree_attributes": lambda s, a: f"failed to fulfil mount request: mount_setattr {describe(s)}: {a}",
     "idmap": lambda s, a: f"failed to fulfil mount request: failed to set MOUNT_ATTR_IDMAP on {s.args[0]}: {a}",
     "open_root": lambda s, a: f"error preparing rootfs: open {s.args[0]}: {a}",
     "open_ns": lambda s, a: f"failed to open namespace {s.args[0]}: {a}",
@@ -421,6 +424,7 @@ MOUNT_HINTS = {
 }
 
 HINTS = {
+    ("umount", EINVAL): "nothing is mounted there, or what is belongs to the container's own set-up",
     ("setns", 0): "the namespace must belong to the user namespace that the container joins, or to the host's",
     ("setns", EINVAL): "the path names a namespace of another type, or one that is gone",
     ("unshare", EPERM): "is creating user namespaces allowed? see sysctl kernel.unprivileged_userns_clone",

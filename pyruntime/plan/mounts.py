@@ -109,8 +109,8 @@ PROPAGATION = {
 
 KINDS = {"bind": MS_BIND, "rbind": MS_BIND | MS_REC, "remount": MS_REMOUNT}
 
-REFUSED = frozenset(("copy-symlink",))
-CARRIED_OUT = frozenset(("src-nofollow", "dest-nofollow", "tmpcopyup", "idmap", "ridmap"))
+# Neither flags nor data; idmap and ridmap may carry mappings.
+OTHER = frozenset(("src-nofollow", "dest-nofollow", "copy-symlink", "tmpcopyup", "idmap", "ridmap"))
 
 # What mount(2) calls an attribute, for kernels and sandboxes without mount_setattr.
 ATTR_TO_MS = (
@@ -171,7 +171,7 @@ def split_options(options: tuple[str, ...]) -> Split:
             rec_clr = rec_clr & ~(bits[0] & ~bits[1]) | bits[1]
         elif option in SUPERBLOCK:
             superblock.append(SUPERBLOCK[option])
-        elif option in REFUSED or option in CARRIED_OUT or option.startswith(("idmap=", "ridmap=")):
+        elif option in OTHER or option.startswith(("idmap=", "ridmap=")):
             other.append(option)
         elif option not in WITHOUT_EFFECT:
             data.extend(split_data(option))
@@ -208,6 +208,7 @@ class Mounts:
         self.host: list[HostStep] = []
         self.opens: list[Step] = []
         self.inside = opens_inside(host)
+        self.live = False  # a container whose program runs: what a bind may not show is set before it is attached
         self.init: list[Step] = []
         self.late: list[Step] = []
         self.warnings: list[tuple[str, str]] = []
@@ -324,14 +325,13 @@ def setattr_step(target: str, attr_set: int, attr_clr: int, origin: str, flags: 
 
 
 def _refuse(mount: Mount, split: Split, origin: str) -> None:
-    """Raise SpecError for what this version cannot do: silently dropping it would change what the container sees."""
-    for option in split.other:
-        if option.partition("=")[0] not in CARRIED_OUT:
-            raise SpecError(f"mount option {option!r} is not supported yet", field=f"{origin}/options", value=option,
-                            hint="remove the option from this mount")  # fmt: skip
+    """Raise SpecError for an option of another kind of mount: dropping it would change what the container sees."""
     if "tmpcopyup" in split.other and (mount.type != "tmpfs" or split.kind):
         raise SpecError("tmpcopyup is only allowed for tmpfs mounts", field=f"{origin}/options", value=mount.type,
                         hint="make it a tmpfs, or remove the option")  # fmt: skip
+    if "copy-symlink" in split.other and not (split.kind & MS_BIND or mount.type == "bind"):
+        raise SpecError("copy-symlink is only allowed for bind mounts", field=f"{origin}/options", value=mount.type,
+                        hint="make it a bind, or remove the option")  # fmt: skip
 
 
 def _after(out: Mounts, split: Split, target: str, origin: str) -> None:
@@ -350,6 +350,11 @@ def _after(out: Mounts, split: Split, target: str, origin: str) -> None:
 def _bind(out: Mounts, mount: Mount, split: Split, target: str, origin: str) -> None:
     """Host clone, move into place, then attributes when any option sets or clears one."""
     source = mount.source if mount.source.startswith("/") else f"{out.bundle_path}/{mount.source}"
+    link = dict(out.bundle.links).get(source) if "copy-symlink" in split.other else None
+    if link is not None:
+        parent = instead(ENOENT, "make_path", (target.rpartition("/")[0] or "/", 0o755, 0, -1), origin, retry=True)
+        out.init.append(either("symlink", (link, target, 0), origin, parent))
+        return
     recursive = bool(split.kind & MS_REC)
     handed, rest = _handed_over(out, split.propagation)
     follow_source = "src-nofollow" not in split.other
@@ -357,6 +362,8 @@ def _bind(out: Mounts, mount: Mount, split: Split, target: str, origin: str) -> 
     follow = F_NO_FOLLOW if "dest-nofollow" in split.other else 0
     if target == "/proc":
         follow |= F_PROCFS_ONLY
+    if out.live:
+        split = _before(out, split, slot, origin)
     _attach(out, slot, target, origin, follow)
     if split.attr_set or split.attr_clr:
         late = split.attr_set & ATTR_RDONLY and target == "/dev"
@@ -365,6 +372,14 @@ def _bind(out: Mounts, mount: Mount, split: Split, target: str, origin: str) -> 
     _after(out, split.replace(propagation=rest), target, origin)
     if mount.uid_mappings or mount.gid_mappings or any(word.startswith(("idmap", "ridmap")) for word in split.other):
         _idmap(out, mount, source, slot, origin)
+
+
+def _before(out: Mounts, split: Split, slot: int, origin: str) -> Split:
+    """Attributes of a clone that nobody has seen yet, for a container whose program runs already; what is left."""
+    for recursive, wanted, cleared in ((0, split.attr_set, split.attr_clr), (1, split.rec_set, split.rec_clr)):
+        if wanted or cleared:
+            out.host.append(HostStep("tree_attributes", (slot, wanted, cleared, recursive), f"{origin}/options"))
+    return split.replace(attr_set=0, attr_clr=0, rec_set=0, rec_clr=0)
 
 
 def _idmap(out: Mounts, mount: Mount, source: str, slot: int, origin: str) -> None:

@@ -67,6 +67,7 @@ HOST_OPS: dict[str, tuple[str, ...]] = {
     "cg_devices": ("path", "rules"),  # device filter of a v2 cgroup; the last rule that names an access wins
     "cg_join": ("path",),  # pid of stage 0 into PATH/cgroup.procs
     "open_tree": ("path", "slot", "recursive", "propagation", "follow"),  # detached clone of a host path
+    "tree_attributes": ("slot", "attr_set", "attr_clr", "recursive"),  # of a clone that is attached nowhere yet
     "idmap": ("source", "slot", "recursive", "uids", "gids"),  # of the tree in the slot: id on disk, id shown, count
     "open_root": ("path", "slot", "recursive"),  # the rootfs, detached clone
     "open_ns": ("path", "nstype", "slot"),

@@ -68,6 +68,38 @@ def test_in_a_user_namespace(runtime: Runtime, make_bundle: MakeBundle, source: 
         assert container.exec("cat", "/mnt/file").out == "of the host\n"
 
 
+@pytest.mark.parametrize(("options", "name"), [(("ro",), "new"), (("rro",), "below/new")], ids=str)
+def test_read_only_from_the_first_moment(
+    runtime: Runtime, make_bundle: MakeBundle, source: Path, tmp_path: Path, options: tuple[str, ...], name: str
+) -> None:
+    """A program that tries all the time does not get a file into it (S25)."""
+    (source / "below").mkdir()
+    script = f"mkdir -p /mnt/v; echo ready; while ! [ -e /stop ]; do touch /mnt/v/{name} 2>/dev/null && [ -e /mnt/v/file ] && echo in; done"
+    document = file(tmp_path, bind(source, "/mnt/v", *options))
+    with runtime.container(make_bundle(script)) as container:
+        container.wait_output("ready")
+        for _ in range(5):
+            assert runtime("mounts", "add", container.id, document).code == 0
+            assert runtime("mounts", "remove", container.id, document).code == 0
+        assert not (source / name).exists()
+
+
+def test_the_root_stays(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> None:
+    with runtime.container(make_bundle("sleep 60")) as container:
+        result = runtime("mounts", "remove", container.id, file(tmp_path, {"destination": "/./", "type": "tmpfs"}))
+        assert (result.code, result.field) == (1, "/mounts/0/destination"), result
+        assert "  hint: " in result.err
+        assert container.look("echo here") == "here"
+
+
+def test_copied_symlink(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/else/where")
+    mount = {"destination": "/srv/link", "source": str(tmp_path / "link"), "options": ["bind", "copy-symlink"]}
+    with runtime.container(make_bundle("sleep 60")) as container:
+        assert runtime("mounts", "add", container.id, file(tmp_path, mount)).code == 0
+        assert container.look("readlink /srv/link") == "/else/where"
+
+
 def test_all_or_none(runtime: Runtime, make_bundle: MakeBundle, source: Path, tmp_path: Path) -> None:
     mounts = file(tmp_path, bind(source, "/mnt"), bind(tmp_path / "missing", "/srv"))
     with runtime.container(make_bundle("sleep 60")) as container:

@@ -451,3 +451,18 @@ def test_readonly_root(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """After the mounts: their targets are made first."""
     bundle = make_bundle("touch /x 2>&1 | grep -c Read-only; touch /made/x && echo made", {"root.readonly": True})
     assert runtime.look(bundle.add_mounts(tmpfs(target="/made"))) == "1\nmade"
+
+
+def test_copy_symlink(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> None:
+    """A source that is a symlink arrives as that symlink, again and again; any other is bound; another link is refused."""
+    (tmp_path / "link").symlink_to("/somewhere/else")
+    (tmp_path / "file").write_text("bound")
+    mounts = [bind(tmp_path / "link", "bind", "copy-symlink", target="/mnt/deep/link"),
+              bind(tmp_path / "file", "bind", "copy-symlink", target="/mnt/file")]  # fmt: skip
+    bundle = make_bundle("readlink /mnt/deep/link; cat /mnt/file").add_mounts(*mounts)
+    for _ in range(2):
+        assert runtime.look(bundle) == "/somewhere/else\nbound"
+    bundle.replace("/mnt/deep/link", "/other")
+    result = runtime.run(bundle)
+    assert (result.code, result.field) == (1, "/mounts/3"), result
+    assert "file exists" in result.message

@@ -260,7 +260,7 @@ def test_a_read_only_bind_on_dev_is_late_too():
         ("none", ["bind", "idmap=uids=0-1-2"], "id-mapped mounts must have both uid and gid mappings specified"),
         ("none", ["bind", "tmpcopyup"], "tmpcopyup is only allowed for tmpfs mounts"),
         ("ext4", ["tmpcopyup"], "tmpcopyup is only allowed for tmpfs mounts"),
-        ("none", ["bind", "copy-symlink"], "mount option 'copy-symlink' is not supported yet"),
+        ("tmpfs", ["copy-symlink"], "copy-symlink is only allowed for bind mounts"),
     ],
     ids=str,
 )
