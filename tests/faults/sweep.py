@@ -162,6 +162,12 @@ def settle(watch: Watch, runtime: Runtime, grace_s: float = 10) -> list[str]:
     return []
 
 
+def has_run(runtime: Runtime, name: str) -> bool:
+    """Whether the program was started: what fails after its end is the removal, which delete can be asked for again."""
+    there = runtime.root / name
+    return (there / "state.json").exists() and not (there / "exec.fifo").exists()
+
+
 def visit(runtime: Runtime, bundle: Bundle, verb: str, action: str, point: Point) -> Struck:
     """One fault at one point; afterwards nothing is left, of a failed create even before `delete --force`.
 
@@ -180,7 +186,7 @@ def visit(runtime: Runtime, bundle: Bundle, verb: str, action: str, point: Point
         if point.tracee or point.number >= LOADER_CALLS:
             check_words(struck)
         undone = verb in UNDOES and struck.result.code != 0 and struck.hit not in REMOVALS
-        if undone and (left := settle(watch, runtime)):
+        if undone and not has_run(runtime, name) and (left := settle(watch, runtime)):
             raise Fault("left by a failed call:\n" + "\n".join(left) + f"\n{struck.result.err[-1500:]}")
     deleted = runtime("delete", "--force", name)
     if deleted.code != 0:
