@@ -125,10 +125,15 @@ faults: dev ## inject every fault (some 20 minutes) and write conformance/FAULTS
 
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz
-fuzz: dev ## fuzz the decoder of container-init, FUZZ_SECONDS=60
+fuzz: dev ## fuzz the parsers of container-init, FUZZ_SECONDS=60 each
 	@$(MAKE) -C csrc fuzz
-	@mkdir -p .cache/fuzz
+	@mkdir -p .cache/fuzz .cache/fuzz-passwd
 	@csrc/fuzz-decode -max_total_time=$(FUZZ_SECONDS) .cache/fuzz
+	@csrc/fuzz-passwd -max_total_time=$(FUZZ_SECONDS) -max_len=16384 .cache/fuzz-passwd
+
+.PHONY: analyze
+analyze: dev ## static analysis of all C: gcc -fanalyzer and clang-tidy
+	@$(MAKE) -C csrc analyze
 
 .PHONY: docs
 docs: dev ## manual pages and shell completion from the flag tables

@@ -366,7 +366,7 @@ static const char *dir_at(int i)
 PyObject *run_boot_code(int argc, char **argv, int making)
 {
     const struct image_entry *entry = entry_of(BOOT);
-    PyObject *code = PyMarshal_ReadObjectFromString(image + entry->code, entry->code_size);
+    PyObject *code = entry ? PyMarshal_ReadObjectFromString(image + entry->code, entry->code_size) : NULL;
     PyObject *globals = PyDict_New(), *result = NULL;
     PyObject *words = list_of(argc, argv, NULL), *dirs = list_of(here->dir_count, NULL, dir_at);
     PyObject *dynload = PyUnicode_FromString(BUILD_STDLIB "/lib-dynload");

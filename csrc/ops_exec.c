@@ -315,7 +315,7 @@ static void tell_going(const struct ctx *c)
 int op_execve(struct ctx *c, const struct step *s)
 {
     char **argv = c->vectors, **env = make_argv(c, argv, s->arg[0]);
-    const char *path = c->program[0] != 0 ? c->program : argv[0];
+    const char *path = c->program[0] != 0 ? c->program : plan_strv_at(&c->plan, s->arg[0], 0);
     int ret;
 
     make_env(c, env, s->arg[1]);

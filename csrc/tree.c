@@ -143,7 +143,7 @@ int op_mask(struct ctx *c, const struct step *s)
     int fd = open_target(c, plan_str(&c->plan, s->arg[0]), s->arg[1], 0);
     struct stencil *from = &c->null_file;
     struct stat st;
-    int ret = fd;
+    int ret;
 
     if (fd < 0)
         return fd;
@@ -166,7 +166,7 @@ int op_readonly(struct ctx *c, const struct step *s)
 {
     struct attr ro = {.set = ATTR_RDONLY};
     int fd = open_target(c, plan_str(&c->plan, s->arg[0]), 0, 0);
-    int tree = -1, ret = fd;
+    int tree = -1, ret;
 
     if (fd < 0)
         return fd;
