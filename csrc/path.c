@@ -33,7 +33,7 @@ int open_target(struct ctx *c, const char *path, int64_t op_flags, uint64_t flag
     if ((op_flags & F_TARGET_NO_FOLLOW) != 0)
         flags |= O_NOFOLLOW;
     fd = open_below(root, path, O_PATH | flags, resolve);
-    if (fd >= 0 && (op_flags & F_TARGET_NO_FOLLOW) != 0) {
+    if (fd >= 0 && (op_flags & (F_TARGET_NO_FOLLOW | F_COVER_LINK)) == F_TARGET_NO_FOLLOW) {
         struct stat st;
         int ret = fstat(fd, &st) < 0 ? -errno : S_ISLNK(st.st_mode) ? -ELOOP : 0;
 

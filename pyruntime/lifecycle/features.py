@@ -38,7 +38,7 @@ def features() -> dict[str, Any]:
 def _mount_options() -> list[str]:
     """Every option that is more than file system data; those of id-mapped mounts are announced by mountExtensions."""
     tables = (mounts.ATTRIBUTES, mounts.RECURSIVE_ATTRIBUTES, mounts.SUPERBLOCK, mounts.WITHOUT_EFFECT, mounts.PROPAGATION,
-              mounts.KINDS, ("tmpcopyup", "src-nofollow", "dest-nofollow"))  # fmt: skip
+              mounts.KINDS, ("tmpcopyup", "copy-symlink", "src-nofollow", "dest-nofollow"))  # fmt: skip
     return sorted({name for table in tables for name in table})
 
 
@@ -59,11 +59,12 @@ def _linux(*, has_seccomp: bool) -> dict[str, Any]:
 
 
 def _seccomp() -> dict[str, Any]:
+    architectures = {name: name.removeprefix("SCMP_ARCH_").lower() for name in sorted(parse_seccomp.ARCHITECTURES)}
     return {
         "enabled": True,
         "actions": sorted(seccomp.ACTIONS),
         "operators": sorted(seccomp.OPERATORS),
-        "archs": sorted(parse_seccomp.ARCHITECTURES),
+        "archs": [name for name, word in architectures.items() if native_seccomp.architecture_known(word)],
         "knownFlags": sorted(seccomp.FLAGS),
         "supportedFlags": sorted(name for name, (flag, _) in seccomp.FLAGS.items() if native_seccomp.flag_supported(flag)),
     }

@@ -100,6 +100,16 @@ def unknown_names(rules: Rules) -> tuple[str, ...]:
         lib.pr_filter_close(handle)
 
 
+def architecture_known(name: str) -> bool:
+    """Whether this libseccomp makes filters for an architecture, by its own name ("x86_64")."""
+    handle = _open()
+    try:
+        lib.pr_filter_begin(handle, 0x7FFF0000, 0)
+        return bool(lib.pr_filter_arch(handle, name.encode(), ffi.new("uint32_t *")) >= 0)
+    finally:
+        lib.pr_filter_close(handle)
+
+
 def libseccomp_version() -> str:
     """The version as "2.5.4", or "" when there is no libseccomp."""
     version = _version()

@@ -135,6 +135,7 @@ F_PROCFS_ONLY = OP_FLAGS["PROCFS_ONLY"]
 F_RECURSIVE = OP_FLAGS["RECURSIVE"]
 F_LIKE_SLOT = OP_FLAGS["LIKE_SLOT"]
 F_NO_FOLLOW = OP_FLAGS["TARGET_NO_FOLLOW"]
+F_COVER_LINK = OP_FLAGS["COVER_LINK"]
 
 
 class Split(Record):
@@ -334,16 +335,16 @@ def _refuse(mount: Mount, split: Split, origin: str) -> None:
                         hint="make it a bind, or remove the option")  # fmt: skip
 
 
-def _after(out: Mounts, split: Split, target: str, origin: str) -> None:
+def _after(out: Mounts, split: Split, target: str, origin: str, follow: int = 0) -> None:
     """Recursive attributes, then propagation in the order of the options: what follows every kind of mount."""
     if split.rec_set or split.rec_clr:
         out.init.append(
-            init_step("mount_setattr", (target, split.rec_set, split.rec_clr, 0, F_RECURSIVE), f"{origin}/options")
+            init_step("mount_setattr", (target, split.rec_set, split.rec_clr, 0, F_RECURSIVE | follow), f"{origin}/options")
         )
     for flags in split.propagation:
         recursive = F_RECURSIVE if flags & MS_REC else 0
         older = instead(ENOSYS, "classic_mount", ("", "", target, flags, ""), f"{origin}/options")
-        args = (target, 0, 0, flags & ~MS_REC, recursive)
+        args = (target, 0, 0, flags & ~MS_REC, recursive | follow)
         out.init.append(either("mount_setattr", args, f"{origin}/options", older))
 
 
@@ -359,7 +360,7 @@ def _bind(out: Mounts, mount: Mount, split: Split, target: str, origin: str) -> 
     handed, rest = _handed_over(out, split.propagation)
     follow_source = "src-nofollow" not in split.other
     slot = out.open(source, origin, recursive=recursive, propagation=handed, follow=follow_source)
-    follow = F_NO_FOLLOW if "dest-nofollow" in split.other else 0
+    here = follow = F_NO_FOLLOW | F_COVER_LINK if "dest-nofollow" in split.other else 0
     if target == "/proc":
         follow |= F_PROCFS_ONLY
     if out.live:
@@ -368,8 +369,8 @@ def _bind(out: Mounts, mount: Mount, split: Split, target: str, origin: str) -> 
     if split.attr_set or split.attr_clr:
         late = split.attr_set & ATTR_RDONLY and target == "/dev"
         steps = out.late if late else out.init
-        steps.append(setattr_step(target, split.attr_set, split.attr_clr, f"{origin}/options"))
-    _after(out, split.replace(propagation=rest), target, origin)
+        steps.append(setattr_step(target, split.attr_set, split.attr_clr, f"{origin}/options", here))
+    _after(out, split.replace(propagation=rest), target, origin, here)
     if mount.uid_mappings or mount.gid_mappings or any(word.startswith(("idmap", "ridmap")) for word in split.other):
         _idmap(out, mount, source, slot, origin)
 

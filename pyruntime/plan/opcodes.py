@@ -88,6 +88,7 @@ OP_FLAGS = {
     "MOUNT_CONSOLE": 128,  # console: bind the slave on /dev/console
     "TARGET_NO_FOLLOW": 256,  # the last component is not followed
     "PROCFS_ONLY": 512,  # move_mount: the tree must be procfs (S22)
+    "COVER_LINK": 1024,  # with TARGET_NO_FOLLOW: the last component may be a symlink, and is the target itself
 }
 
 # By name: the number, then each argument with its kind.

@@ -466,3 +466,15 @@ def test_copy_symlink(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path)
     result = runtime.run(bundle)
     assert (result.code, result.field) == (1, "/mounts/3"), result
     assert "file exists" in result.message
+
+
+def test_links_that_are_not_followed(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> None:
+    """src-nofollow binds the symlink itself, dest-nofollow covers it, so that what it names stays what it was."""
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "file").write_text("bound")
+    bundle = make_bundle("readlink /srv/here; cat /srv/there; ls /srv")
+    bundle.replace("/srv/there", "target")
+    bundle.replace("/srv/here", "other")
+    bundle.add_mounts(bind(tmp_path / "link", "bind", "src-nofollow", "dest-nofollow", target="/srv/here"),
+                      bind(tmp_path / "file", "bind", "dest-nofollow", target="/srv/there"))  # fmt: skip
+    assert runtime.look(bundle) == "nowhere\nboundhere\nthere"

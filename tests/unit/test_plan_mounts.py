@@ -172,7 +172,7 @@ def mine(found):
      [("open_tree", ("/s", 3, 1, CLONE, 1)), ("move_mount", (3, "/d", 0)),
       ("mount_setattr", ("/d", ATTR_RDONLY | ATTR_NOATIME, ATTR_ATIME, 0, OP_FLAGS["RECURSIVE"]))]),
     (["bind", "src-nofollow", "dest-nofollow"],
-     [("open_tree", ("/s", 3, 0, CLONE, 0)), ("move_mount", (3, "/d", OP_FLAGS["TARGET_NO_FOLLOW"]))]),
+     [("open_tree", ("/s", 3, 0, CLONE, 0)), ("move_mount", (3, "/d", OP_FLAGS["TARGET_NO_FOLLOW"] | OP_FLAGS["COVER_LINK"]))]),
     (["remount", "bind", "ro"], [("mount_setattr", ("/d", ATTR_RDONLY, 0, 0, 0))]),
     (["remount", "size=1m", "noexec"],
      [("mount_setattr", ("/d", ATTR_NOEXEC, 0, 0, 0)), ("remount", ("/d", MS_REMOUNT | 8, "size=1m"))]),
