@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from pyruntime.errors import SpecError
 from pyruntime.plan.kernel import CLONE_NEWUSER, CLONE_PARENT
-from pyruntime.plan.labels import check_labels, label_steps
+from pyruntime.plan.labels import check_labels, keyring_label_steps, label_steps
 from pyruntime.plan.opcodes import BARRIERS
 from pyruntime.plan.process import (
     ALL_CAPABILITIES,
@@ -58,6 +58,7 @@ def compile_exec(process: Process, saved: Spec, host: HostFacts, options: ExecOp
     steps: Steps = [HostStep("open_pidfd", (pidfd_slot,)), *finish.host_steps(), HostStep("spawn", ())]
     enter(steps, process, host, options, pidfd_slot)
     if not options.no_new_keyring:
+        steps += keyring_label_steps(process, host)
         steps.append(keyring_step(options.id, options.keyring_token, user_ns=saved.linux.namespace("user") is not None))
     steps.append(init_step("use_root", ("/",)))  # the mount namespace has been joined: "/" is the container's root
     steps += finish.console_steps(mount_console=False)

@@ -16,8 +16,10 @@ from pyruntime.plan.step import Step, either, init_step, instead
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyruntime.host.facts import HostFacts
-    from pyruntime.spec.config import Process
+    from pyruntime.spec.config import Process, Spec
 
+MOUNT_CONTEXT_TYPE = "run.oci.mount_context_type"  # contract 5
+CONTEXTS = ("context", "fscontext", "defcontext", "rootcontext")
 UNLABELLED = frozenset(("proc", "sysfs", "mqueue", "cgroup", "cgroup2", "bpf"))  # whose labels are the policy's affair
 
 
@@ -51,6 +53,36 @@ def label_steps(process: Process, host: HostFacts) -> list[Step]:
             init_step("close_slot", (1,), steps[-1].origin)]  # fmt: skip
 
 
-def mount_context(label: str, kind: str) -> tuple[str, ...]:
-    """The option that labels a new file system of this type (mount(8), context=); () where it takes none."""
-    return (f"context={label}",) if label and kind not in UNLABELLED else ()
+def keyring_label_steps(process: Process, host: HostFacts) -> list[Step]:
+    """The label of the session keyring, right before it is made; execve clears it (security/selinux/hooks.c)."""
+    if not (process.selinux_label and host.selinux):
+        return []
+    origin = "/process/selinuxLabel"
+    verified = instead(EPERM, "open_proc", (0,), origin)
+    label = process.selinux_label.encode("utf-8", "surrogateescape")
+    return [either("open_proc", (1,), origin, verified),
+            init_step("write_proc", ("thread-self/attr/keycreate", label), origin),
+            init_step("close_slot", (1,), origin)]  # fmt: skip
+
+
+def label_option(spec: Spec, host: HostFacts) -> str:
+    """`context=LABEL` for the file systems of a container, or what the annotation says in place of `context` (mount(8)).
+
+    "" without a label, and where SELinux does not run. Raises SpecError for another word.
+    """
+    kind = dict(spec.annotations).get(MOUNT_CONTEXT_TYPE, "context")
+    if kind not in CONTEXTS:
+        raise SpecError(f"invalid mount context type {kind!r}", field=f"/annotations/{MOUNT_CONTEXT_TYPE}", value=kind,
+                        hint=f"mount(8) knows {', '.join(CONTEXTS)}")  # fmt: skip
+    return f"{kind}={spec.linux.mount_label}" if spec.linux.mount_label and host.selinux else ""
+
+
+def mount_context(option: str, kind: str) -> tuple[str, ...]:
+    """The option of `label_option` for a new file system of this type; () where it takes none."""
+    return (option,) if option and kind not in UNLABELLED else ()
+
+
+def quoted(option: str) -> str:
+    """The option as mount(2) takes it among others: a label with categories holds commas."""
+    name, _, label = option.partition("=")
+    return f'{name}="{label}"' if name in CONTEXTS and "," in label and not label.startswith('"') else option

@@ -42,7 +42,7 @@ from pyruntime.plan.kernel import (
     MS_STRICTATIME,
     MS_UNBINDABLE,
 )
-from pyruntime.plan.labels import mount_context
+from pyruntime.plan.labels import label_option, mount_context, quoted
 from pyruntime.plan.opcodes import OP_FLAGS
 from pyruntime.plan.step import HostStep, Step, either, init_step, instead
 from pyruntime.record import Record
@@ -224,7 +224,7 @@ class Mounts:
         self.linux, self.bundle = spec.linux, bundle
         self.cgroup = host.cgroup
         self.cgroup_paths = cgroup.paths
-        self.label = spec.linux.mount_label if host.selinux else ""
+        self.label = label_option(spec, host)
 
     def open(self, path: str, origin: str, *, recursive: bool = True, propagation: int = MS_SLAVE | MS_REC,
              follow: bool = True) -> int:  # fmt: skip
@@ -440,7 +440,7 @@ def _mount(out: Mounts, fstype: str, source: str, target: str, data: tuple[str, 
     made = instead(ENOENT, "make_path", (target, 0o755, flags & F_NO_SYMLINK, -1), origin, retry=True)
     data += mount_context(out.label, fstype)
     if any(len(key.encode("utf-8", "surrogateescape")) > MAX_VALUE for key in data):
-        text = ",".join(data)
+        text = ",".join(map(quoted, data))
         if len(text.encode("utf-8", "surrogateescape")) > MAX_DATA:
             raise SpecError("mount data is too long", field=f"{origin}/options", value=f"{text[:40]}...",
                             hint=f"the kernel takes {MAX_DATA} bytes; shorter paths or fewer layers fit")  # fmt: skip

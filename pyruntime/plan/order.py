@@ -24,7 +24,7 @@ from pyruntime.plan.kernel import (
     MS_REC,
     MS_SLAVE,
 )
-from pyruntime.plan.labels import check_labels, label_steps
+from pyruntime.plan.labels import check_labels, keyring_label_steps, label_steps
 from pyruntime.plan.mounts import PROPAGATION, Mounts, compile_mount, compile_mounts, open_step, setattr_step
 from pyruntime.plan.namespaces import (
     Namespaces,
@@ -97,7 +97,7 @@ def compile_plan(spec: Spec, bundle: BundleFacts, host: HostFacts, options: Opti
     steps.append(HostStep("fifos", (fifo_slot, err_slot)))
     steps.append(HostStep("spawn", ()))
     _stage0(steps, spec, process, host, spaces, (*cgroup.join, *rdt_join))
-    _recorded(steps, spec, spaces, options, cgroup, device_moves(spec, bundle, host))
+    _recorded(steps, spec, spaces, options, cgroup, device_moves(spec, bundle, host), keyring_label_steps(process, host))
     _root(steps, spec, bundle, root_slot, mounts)
     steps += mounts.init
     steps += devices
@@ -222,7 +222,7 @@ def _stage0(steps: Steps, spec: Spec, process: Process, host: HostFacts, spaces:
 
 
 def _recorded(steps: Steps, spec: Spec, spaces: Namespaces, options: Options, cgroup: CgroupPlan,
-              devices: Moves) -> None:  # fmt: skip
+              devices: Moves, labels: list[Step]) -> None:  # fmt: skip
     """Init exists: its pid is made durable before it makes what would have to be cleaned up (DESIGN, runtime 5)."""
     steps.append(HostStep("record_pid", ()))
     steps.append(init_step("barrier", (BARRIERS["recorded"],)))
@@ -237,6 +237,7 @@ def _recorded(steps: Steps, spec: Spec, spaces: Namespaces, options: Options, cg
     if spaces.is_fresh("cgroup"):
         steps.append(init_step("unshare", (CLONE_NEWCGROUP,), namespace_origin(spec, "cgroup")))
     if not options.no_new_keyring:
+        steps += labels
         steps.append(keyring_step(options.id, options.keyring_token, user_ns="user" in spaces.kinds))
     if spaces.is_fresh("network"):
         steps.append(init_step("link_up", ("lo",), namespace_origin(spec, "network")))

@@ -7,7 +7,7 @@ import pytest
 from pyruntime.errors import SpecError
 from pyruntime.host.facts import HostFacts
 from pyruntime.plan.exec_plan import compile_exec
-from pyruntime.plan.labels import mount_context
+from pyruntime.plan.labels import CONTEXTS, MOUNT_CONTEXT_TYPE, mount_context
 from pyruntime.plan.step import ExecOptions
 from tests.plan_samples import only, ops, plan, spec
 
@@ -37,7 +37,7 @@ def test_unconfined_is_a_profile_where_apparmor_runs():
 
 def test_a_label_is_given_to_execve():
     label = "system_u:system_r:container_t:s0:c1,c2"
-    assert writes(plan({"process.selinuxLabel": label}, host=SELINUX)) == [("thread-self/attr/exec", label.encode())]
+    assert writes(plan({"process.selinuxLabel": label}, host=SELINUX))[1:] == [("thread-self/attr/exec", label.encode())]
 
 
 def test_the_handle_is_ours_or_verified():
@@ -79,7 +79,37 @@ def test_file_systems_get_the_mount_label():
     assert not [text for _, text in found.warnings if "mountLabel" in text]
 
 
+def test_the_keyring_has_the_label_of_the_process():
+    found = plan({"process.selinuxLabel": "u:r:t:s0"}, host=SELINUX)
+    assert writes(found) == [("thread-self/attr/keycreate", b"u:r:t:s0"), ("thread-self/attr/exec", b"u:r:t:s0")]
+    names = ops(found)
+    assert names.index("write_proc") + 2 == names.index("keyring")
+    assert writes(plan({"process.selinuxLabel": "l"}, host=SELINUX, no_new_keyring=True)) == [("thread-self/attr/exec", b"l")]
+
+
+@pytest.mark.parametrize("kind", CONTEXTS)
+def test_the_annotation_says_which_context(kind):
+    changes = {"linux.mountLabel": "l", "annotations": {MOUNT_CONTEXT_TYPE: kind},
+               "mounts+": [{"destination": "/dev", "type": "tmpfs", "source": "tmpfs"}]}  # fmt: skip
+    found = plan(changes, host=SELINUX)
+    assert [step.args[3] for step in found.steps if step.op == "mount" and step.args[2] == "/dev"] == [(f"{kind}=l",)]
+
+
+def test_another_context_is_refused():
+    with pytest.raises(SpecError) as caught:
+        plan({"annotations": {MOUNT_CONTEXT_TYPE: "selinux"}})
+    assert (caught.value.field, caught.value.value) == ("/annotations/run.oci.mount_context_type", "selinux")
+    assert caught.value.hint
+
+
+def test_long_data_quotes_the_label():
+    layers = "lowerdir=" + ":".join(f"/layers/{number:040}" for number in range(9))
+    changes = {"linux.mountLabel": "t:s0:c1,c2",
+               "mounts+": [{"destination": "/o", "type": "overlay", "source": "o", "options": [layers]}]}  # fmt: skip
+    assert only(plan(changes, host=SELINUX), "classic_mount").args[4] == f'{layers},context="t:s0:c1,c2"'
+
+
 def test_without_selinux_the_mount_label_is_a_warning():
     found = plan({"linux.mountLabel": "l"})
     assert [field for field, _ in found.warnings] == ["/linux/mountLabel"]
-    assert mount_context("", "tmpfs") == mount_context("l", "proc") == ()
+    assert mount_context("", "tmpfs") == mount_context("context=l", "proc") == ()
