@@ -26,6 +26,8 @@ _pyruntime() {
     update) flags='--resources --memory --memory-reservation --memory-swap --cpu-period --cpu-quota --cpu-burst --cpu-share --cpu-rt-period --cpu-rt-runtime --cpu-idle --cpuset-cpus --cpuset-mems --blkio-weight --pids-limit --l3-cache-schema --mem-bw-schema' valued='--resources|--memory|--memory-reservation|--memory-swap|--cpu-period|--cpu-quota|--cpu-burst|--cpu-share|--cpu-rt-period|--cpu-rt-runtime|--cpu-idle|--cpuset-cpus|--cpuset-mems|--blkio-weight|--pids-limit|--l3-cache-schema|--mem-bw-schema' ids=1 ;;
     mounts) flags='' valued='-' ids=0 ;;
     events) flags='--interval --stats' valued='--interval' ids=1 ;;
+    checkpoint) flags='--image-path --work-path --tcp-established --ext-unix-sk --shell-job --lazy-pages --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --network-lock --parent-path --leave-running --tcp-skip-in-flight --link-remap --status-fd --page-server --pre-dump' valued='--image-path|--work-path|--manage-cgroups-mode|--empty-ns|--network-lock|--parent-path|--status-fd|--page-server' ids=1 ;;
+    restore) flags='--bundle --config --console-socket --pid-file --detach --no-pivot --no-subreaper --keep --image-path --work-path --tcp-established --ext-unix-sk --shell-job --lazy-pages --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --network-lock --tcp-close --lsm-profile --lsm-mount-context' valued='--bundle|--config|--console-socket|--pid-file|--image-path|--work-path|--manage-cgroups-mode|--empty-ns|--network-lock|--lsm-profile|--lsm-mount-context' ids=1 ;;
     spec) flags='--bundle --rootless --file' valued='--bundle|--file' ids=0 ;;
     features) flags='' valued='-' ids=0 ;;
     explain) flags='--json --show-env --config' valued='--config' ids=0 ;;
@@ -36,7 +38,7 @@ _pyruntime() {
     elif [[ $word == -* ]]; then
         COMPREPLY=($(compgen -W "$flags" -- "$word"))
     elif [[ -z $verb ]]; then
-        COMPREPLY=($(compgen -W 'create start run state kill delete exec list ps pause resume update mounts events spec features explain validate help' -- "$word"))
+        COMPREPLY=($(compgen -W 'create start run state kill delete exec list ps pause resume update mounts events checkpoint restore spec features explain validate help' -- "$word"))
     elif ((ids)); then
         COMPREPLY=($(compgen -W "$(pyruntime "${root[@]}" list -q 2>/dev/null)" -- "$word"))
     else

@@ -20,8 +20,9 @@ ROOMS = {
     "plan": {"spec", "host.facts"},
     "native": {"plan.opcodes", "plan.layout"},  # the protocol's numbers, one source for Python and C
     "cgroup": {"spec", "host.facts", "native", "plan.step"},
-    "lifecycle": {"spec", "host", "host.facts", "plan", "native", "cgroup"},
-    "library": {"spec", "host", "host.facts", "plan", "native", "cgroup", "lifecycle"},
+    "criu": {"native"},
+    "lifecycle": {"spec", "host", "host.facts", "plan", "native", "cgroup", "criu"},
+    "library": {"spec", "host", "host.facts", "plan", "native", "cgroup", "lifecycle", "criu"},
     "cli": {"spec", "host", "host.facts", "plan", "native", "cgroup", "lifecycle", "library"},
 }
 # Modules that are a room of their own inside another.

@@ -106,6 +106,40 @@ _EXEC = (
     ("cgroup", "", LIST, (), "[CTRL[,CTRL]:]PATH", "existing sub-cgroup to run in; repeatable"),
     ("ignore-paused", "", BOOL, False, "", "allow it in a paused container; the process stays frozen"),
 )
+_CRIU = (
+    ("image-path", "", TEXT, "", "DIR", "the folder of the images (default: ./checkpoint)"),
+    ("work-path", "", TEXT, "", "DIR", "the folder of criu's log and scratch files (default: the image path)"),
+    ("tcp-established", "", BOOL, False, "", "keep established TCP connections"),
+    ("ext-unix-sk", "", BOOL, False, "", "allow UNIX sockets whose other end is outside"),
+    ("shell-job", "", BOOL, False, "", "allow a terminal that is the caller's"),
+    ("lazy-pages", "", BOOL, False, "", "move memory when it is used, with userfaultfd"),
+    ("file-locks", "", BOOL, False, "", "keep file locks"),
+    ("manage-cgroups-mode", "", TEXT, "", "MODE", "soft, full, strict or ignore (default: soft)"),
+    ("empty-ns", "", LIST, (), "NAMESPACE", "make the namespace without what was in it: network"),
+    ("auto-dedup", "", BOOL, False, "", "drop pages of older images that newer ones replace"),
+    ("network-lock", "", TEXT, "", "METHOD", "iptables, nftables or skip"),
+)
+_CHECKPOINT = (
+    *_CRIU,
+    ("parent-path", "", TEXT, "", "DIR", "the folder of an earlier --pre-dump, relative to the image path"),
+    ("leave-running", "", BOOL, False, "", "let the container run on"),
+    ("tcp-skip-in-flight", "", BOOL, False, "", "leave out TCP connections that are being made"),
+    ("link-remap", "", BOOL, False, "", "keep open files that have been unlinked"),
+    ("status-fd", "", INT, -1, "FD", "descriptor that gets a byte when --lazy-pages is ready to serve"),
+    ("page-server", "", TEXT, "", "ADDRESS:PORT", "send memory pages to that page server"),
+    ("pre-dump", "", BOOL, False, "", "write memory only and let the container run on"),
+)
+_RESTORE = (
+    _BUNDLE, ("config", "f", TEXT, "", "FILE", "the configuration's name in the bundle (default: config.json)"),
+    _CONSOLE, _PID_FILE, _DETACH,
+    ("no-pivot", "", BOOL, False, "", "accepted for callers of create; criu sets the root"),
+    _NO_SUBREAPER,
+    ("keep", "", BOOL, False, "", "keep the stopped container's state"),
+    *_CRIU,
+    ("tcp-close", "", BOOL, False, "", "close the TCP connections of the images"),
+    ("lsm-profile", "", TEXT, "", "TYPE:NAME", "security profile of the restored processes"),
+    ("lsm-mount-context", "", TEXT, "", "CONTEXT", "SELinux context of the restored mounts"),
+)  # fmt: skip
 
 GLOBAL = (
     ("debug", "", BOOL, False, "", "log at debug level, with the place in the source"),
@@ -157,6 +191,11 @@ VERBS: dict[str, tuple[Any, ...]] = {
                "One object per line until the container ends.",
                (("interval", "", DURATION, 5.0, "DURATION", "time between two records, as in 5s or 1m"),
                 ("stats", "", BOOL, False, "", "print one record and stop"))),
+    "checkpoint": ("ID", 1, 1, "write a running container to files",
+                   "criu writes its processes and memory; the container is deleted then, unless --leave-running or "
+                   "--pre-dump is given. When it fails the container goes on.", _CHECKPOINT),
+    "restore": ("ID", 1, 1, "make a container from the files of a checkpoint",
+                "Takes the bundle that the container was made from. In the foreground it stays as run does.", _RESTORE),
     "spec": ("", 0, 0, "write an example config.json",
              "Refuses to replace a file.",
              (_BUNDLE,

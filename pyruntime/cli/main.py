@@ -29,7 +29,8 @@ PREFIXES = {"create": "pyruntime create failed", "run": "pyruntime run failed", 
 FAST = ("create", "start", "run", "state", "kill", "delete", "exec", "pause", "resume")
 FAILURE, EXEC_FAILURE, NO_SUCH_VERB, INTERRUPTED = 1, 255, 3, 130
 # What a signal must not cut short.
-CHANGING = ("create", "run", "start", "exec", "delete", "pause", "resume", "update", "mounts")
+CHANGING = ("create", "run", "start", "exec", "delete", "pause", "resume", "update", "mounts",
+            "checkpoint", "restore")
 VERSION_FLAG = ("version", "v", "bool", False, "", "print versions")
 ROOTLESS = {"": "auto", "auto": "auto", "1": "true", "t": "true", "T": "true", "true": "true", "TRUE": "true",
             "True": "true", "0": "false", "f": "false", "F": "false", "false": "false", "FALSE": "false",

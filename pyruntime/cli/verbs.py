@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 CREATE_FLAGS = ("config", "no_pivot", "no_new_keyring", "preserve_fds")
 EXEC_FLAGS = ("process", "cwd", "env", "user", "additional_gids", "tty", "process_label", "apparmor", "no_new_privs",
               "cap", "preserve_fds", "cgroup", "ignore_paused", "detach")  # fmt: skip
+CRIU_FLAGS = ("tcp_established", "ext_unix_sk", "shell_job", "lazy_pages", "file_locks", "manage_cgroups_mode", "empty_ns",
+              "auto_dedup", "network_lock")  # fmt: skip
 EXEC_PATHS = ("console_socket", "pidfd_socket", "pid_file")
 
 
@@ -305,6 +307,40 @@ def features(_call: Call) -> int:
     return 0
 
 
+def checkpoint(call: Call) -> int:
+    """Writes a container to files."""
+    from pyruntime.lifecycle.checkpoint import Dump
+    from pyruntime.lifecycle.checkpoint import checkpoint as lifecycle_checkpoint
+
+    dump = Dump(**{key: call.values[key] for key in ("parent_path", "leave_running", "pre_dump", "page_server")})
+    options = _criu_options(call, "tcp_skip_in_flight", "link_remap", "status_fd")
+    lifecycle_checkpoint(call.settings, call.container_id, options, dump)
+    return 0
+
+
+def restore(call: Call) -> int:
+    """Makes a container from files; in the foreground the program's exit code."""
+    from pyruntime.lifecycle.restore import restore as lifecycle_restore
+
+    bundle = absolute(call.values["bundle"] or ".")
+    flags = {key: call.values[key] for key in ("detach", "keep", "no_pivot")}
+    flags["config"] = call.values["config"] or "config.json"
+    flags["pid_file"] = absolute(call.values["pid_file"]) if call.values["pid_file"] else ""
+    console = call.values["console_socket"]
+    flags["console_socket"] = absolute(console, bundle) if console else ""
+    options = _criu_options(call, "tcp_close", "lsm_profile", "lsm_mount_context")
+    return lifecycle_restore(call.settings, call.container_id, bundle, options, signals=True, **flags)
+
+
+def _criu_options(call: Call, *more: str) -> Any:
+    """The flags that checkpoint and restore share, and `more`. Paths are relative to the caller's folder."""
+    from pyruntime.lifecycle.criu_options import Options
+
+    work = call.values["work_path"]
+    return Options(image_path=absolute(call.values["image_path"] or "checkpoint"), work_path=absolute(work) if work else "",
+                   **{key: call.values[key] for key in (*CRIU_FLAGS, *more)})
+
+
 def spec(call: Call) -> int:
     """Writes an example config.json, readable as the umask says."""
     from pyruntime.host.cgroup_probe import probe_cgroup
@@ -351,5 +387,6 @@ def validate(call: Call) -> int:
 FUNCTIONS: dict[str, Callable[[Call], int]] = {
     "create": create, "start": start, "run": run, "state": state, "kill": kill, "delete": delete, "exec": exec_,
     "list": list_, "ps": ps, "pause": pause, "resume": resume, "update": update, "mounts": mounts, "events": events,
-    "spec": spec, "features": features, "explain": explain, "validate": validate,
+    "checkpoint": checkpoint, "restore": restore, "spec": spec, "features": features,
+    "explain": explain, "validate": validate,
 }  # fmt: skip

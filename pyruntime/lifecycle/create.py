@@ -160,8 +160,8 @@ def filter_blobs(settings: Settings, prepared: Prepared) -> dict[str, bytes]:
 
 def _launch(settings: Settings, prepared: Prepared, entry: store.Entry, blobs: dict[str, bytes],
             stdio: tuple[int, int, int], console_fd: int) -> Launched:
-    _check_cgroups(prepared)
-    created = _missing(prepared)
+    check_cgroups(prepared)
+    created = missing_cgroups(prepared)
     identity = store.Identity(entry.id, prepared.options.keyring_token, settings.cgroup_manager,
                               prepared.cgroup.paths, created)
     entry.write_identity(identity)
@@ -182,8 +182,8 @@ def _launch(settings: Settings, prepared: Prepared, entry: store.Entry, blobs: d
     job.listener_state = lambda pid: hook_state(entry.id, "creating", pid, prepared.bundle.path, prepared.spec)
     state: dict[str, Any] = {}
     with Drive(job) as drive:
-        job.on_hooks = lambda kind: _runtime_hooks(prepared, kind, drive.pid)
-        job.on_ready = lambda: _save(prepared, entry, state, drive, created)
+        job.on_hooks = lambda kind: runtime_hooks(prepared, kind, drive.pid)
+        job.on_ready = lambda: save(prepared, entry, state, pid=drive.pid, start_time=drive.start_time, created=created)
         try:
             drive.run()
         except RuntimeFailure as failure:
@@ -208,7 +208,7 @@ def _host_id(mappings: tuple[Any, ...]) -> int:
     return 0
 
 
-def _check_cgroups(prepared: Prepared) -> None:
+def check_cgroups(prepared: Prepared) -> None:
     """Refuse a cgroup in which others live or that is frozen (contract 4.7)."""
     if prepared.cgroup.paths:
         from pyruntime.cgroup import manager
@@ -216,7 +216,7 @@ def _check_cgroups(prepared: Prepared) -> None:
         manager.check_empty(prepared.cgroup.paths)
 
 
-def _missing(prepared: Prepared) -> tuple[str, ...]:
+def missing_cgroups(prepared: Prepared) -> tuple[str, ...]:
     """The directories of cgroups and resctrl, parents included, that do not exist yet and so will be ours."""
     groups = tuple(path for path in _rdt(prepared).ours if not exists(path)) if prepared.spec.linux.intel_rdt else ()
     if not prepared.cgroup.paths:
@@ -232,7 +232,8 @@ def _rdt(prepared: Prepared) -> RdtPlan:
     return compile_rdt(prepared.spec, prepared.host, prepared.options.id)
 
 
-def _runtime_hooks(prepared: Prepared, kind: str, pid: int) -> None:
+def runtime_hooks(prepared: Prepared, kind: str, pid: int) -> None:
+    """The prestart or createRuntime hooks."""
     from pyruntime.lifecycle import hooks
 
     listed = prepared.spec.hooks.prestart if kind == "prestart" else prepared.spec.hooks.create_runtime
@@ -248,13 +249,13 @@ def timestamp(nanoseconds: int) -> str:
     return f"{day}.{fraction}Z" if fraction else f"{day}Z"
 
 
-def _save(prepared: Prepared, entry: store.Entry, state: dict[str, Any], drive: Drive,
-          created: tuple[str, ...]) -> None:
+def save(prepared: Prepared, entry: store.Entry, state: dict[str, Any], *, pid: int, start_time: int,
+         created: tuple[str, ...]) -> None:
     """state.json: the peers' keys, then ours, then config.json as it was read."""
     spec = prepared.spec
     state.update(
-        id=entry.id, init_process_pid=drive.pid, init_process_start=drive.start_time, created=timestamp(time_ns()),
-        cgroup_paths=dict(prepared.cgroup.paths), namespace_paths=_namespace_paths(spec, drive.pid),
+        id=entry.id, init_process_pid=pid, init_process_start=start_time, created=timestamp(time_ns()),
+        cgroup_paths=dict(prepared.cgroup.paths), namespace_paths=_namespace_paths(spec, pid),
         external_descriptors=[],
         intel_rdt_path=_rdt(prepared).group if spec.linux.intel_rdt else "", rootless=prepared.host.euid != 0,
         bundle=prepared.bundle.path, rootfs=prepared.bundle.rootfs, oci_version=OCI_VERSION,

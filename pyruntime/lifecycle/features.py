@@ -31,7 +31,7 @@ def features() -> dict[str, Any]:
         "mountOptions": _mount_options(),
         "linux": _linux(has_seccomp=bool(version)),
         "annotations": annotations,
-        "potentiallyUnsafeConfigAnnotations": ["bundle"],
+        "potentiallyUnsafeConfigAnnotations": ["bundle", "org.criu.config"],
     }
 
 

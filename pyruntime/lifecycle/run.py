@@ -37,7 +37,7 @@ def run(settings: Settings, container_id: str, bundle: str = "", *, config: str 
                                   notify=bool(notify_socket))
     pid_path = clean_path(getcwd(), pid_file) if pid_file else ""
     prepared = prepare(settings, bundle_path(bundle), options, config=config,
-                       adjust=lambda spec: _terminal(spec, detach=detach, console_socket=console_socket))
+                       adjust=lambda spec: terminal_rule(spec, detach=detach, console_socket=console_socket))
     assert prepared.spec.process is not None
     own_tty = prepared.spec.process.terminal and not console_socket
     console, far = kernel.streampair() if own_tty else (-1, create.connect_console(console_socket))
@@ -66,10 +66,10 @@ def run(settings: Settings, container_id: str, bundle: str = "", *, config: str 
         return 0
     if pending is not None:
         pending.wait_beside(settings.warn)
-    return _stay(settings, launched, terminal, watcher, keep=keep)
+    return stay(settings, launched, terminal, watcher, keep=keep)
 
 
-def _terminal(spec: Spec, *, detach: bool, console_socket: str) -> Spec:
+def terminal_rule(spec: Spec, *, detach: bool, console_socket: str) -> Spec:
     """The rule between process.terminal, --detach and --console-socket (contract 1.7)."""
     if detach:
         return create.terminal_check(console_socket)(spec)
@@ -100,7 +100,7 @@ def _abandon(settings: Settings, launched: Launched, failure: BaseException) -> 
         failure.within(create.START_FAILED)
 
 
-def _stay(settings: Settings, launched: Launched, terminal: foreground.Terminal | None,
+def stay(settings: Settings, launched: Launched, terminal: foreground.Terminal | None,
           watcher: foreground.Foreground | None, *, keep: bool) -> int:
     """Wait for the end; then the container goes, whatever happened to the wait."""
     ended = False

@@ -9,9 +9,9 @@ TRANSITIONS: dict[str, dict[str, str]] = {
     "created": {"start": "running", "kill": "created", "pause": "paused", "exec": "created", "update": "created",
                 "exit": "stopped", "delete": "deleted", "events": "created"},
     "running": {"pause": "paused", "kill": "running", "exec": "running", "update": "running", "exit": "stopped",
-                "events": "running", "mounts": "running"},
+                "events": "running", "mounts": "running", "checkpoint": "deleted"},
     "paused": {"resume": "running or created", "kill": "paused", "update": "paused", "exit": "stopped",
-               "events": "paused"},
+               "events": "paused", "checkpoint": "deleted"},
     "stopped": {"delete": "deleted"},
 }
 

@@ -6,6 +6,7 @@
                           exec.err     init to start (0622)
                           seccomp.bpf  the filter, for exec
                           notify/      NOTIFY_SOCKET's directory
+                          criu-root/   where restore binds the rootfs while criu works
 
 Rules:
 1. mkdir of ROOT/ID decides who gets an id. Everything after it happens under flock(2) on that directory.
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 WRITTEN = ("state.json", "seccomp.bpf")  # by write and rename, as `identity` is: a call killed between leaves NAME.tmp
 NAMES = (*WRITTEN, "exec.fifo", "exec.err", *(f"{name}.tmp" for name in (*WRITTEN, "identity")), "identity")
+CRIU_ROOT = "criu-root"
 NOTIFY_NAMES = ("notify.sock",)
 LOCK_TIMEOUT_S = 30.0
 STATE_TYPES = (("config", dict), ("init_process_pid", int), ("init_process_start", int), ("cgroup_paths", dict),
@@ -246,7 +248,7 @@ class Entry:
 
     def foreign_names(self) -> list[str]:
         """What makes the directory another's: names that are not ours, or an `identity` that does not check."""
-        found = [name for name in listdir(self.fd) if name not in (*NAMES, "notify")]
+        found = [name for name in listdir(self.fd) if name not in (*NAMES, "notify", CRIU_ROOT)]
         return found + [name for name in ("identity", "state.json") if self.read(name)]
 
     def remove(self) -> None:
@@ -254,6 +256,7 @@ class Entry:
         for name in NAMES[:-1]:
             _unlink(name, self.fd)
         self._remove_notify()
+        self.drop_criu_root()
         _unlink("identity", self.fd)
         try:
             rmdir(self.path)
@@ -263,6 +266,23 @@ class Entry:
             left = [name for name in listdir(self.fd) if name not in NAMES]
             raise HostError(f"unable to remove {self.path}: {(error.strerror or '').lower()}", errno=error.errno or 0,
                             value=" ".join(left), hint="a file that is not the runtime's lies in it") from error
+
+    def make_criu_root(self) -> str:
+        """The path of an empty folder for the rootfs to be bound on."""
+        mkdir(CRIU_ROOT, 0o700, dir_fd=self.fd)
+        return f"{self.path}/{CRIU_ROOT}"
+
+    def drop_criu_root(self) -> None:
+        """Take away that mount and its folder; not there is fine."""
+        try:
+            rmdir(CRIU_ROOT, dir_fd=self.fd)
+        except FileNotFoundError:
+            return
+        except OSError:
+            from pyruntime.native import kernel
+
+            kernel.umount(f"{self.path}/{CRIU_ROOT}", 2 | 8)  # MNT_DETACH, UMOUNT_NOFOLLOW
+            rmdir(CRIU_ROOT, dir_fd=self.fd)
 
     def _remove_notify(self) -> None:
         try:

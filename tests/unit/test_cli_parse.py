@@ -147,6 +147,11 @@ CONTRACT = {
     "pause": "",
     "resume": "",
     "features": "",
+    "checkpoint": "image-path work-path parent-path leave-running tcp-established tcp-skip-in-flight link-remap ext-unix-sk"
+    " shell-job lazy-pages status-fd page-server file-locks pre-dump manage-cgroups-mode empty-ns auto-dedup network-lock",
+    "restore": "image-path work-path tcp-established ext-unix-sk shell-job lazy-pages file-locks manage-cgroups-mode empty-ns"
+    " auto-dedup network-lock bundle:b config:f pid-file console-socket detach:d no-pivot no-subreaper keep lsm-profile"
+    " lsm-mount-context tcp-close",
 }
 
 
