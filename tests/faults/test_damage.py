@@ -163,3 +163,14 @@ def test_a_stranger_with_the_recorded_pid(runtime: Runtime, make_bundle: MakeBun
     finally:
         stranger.kill()
         stranger.wait()
+
+
+@pytest.mark.parametrize("name", ["state.json.tmp", "seccomp.bpf.tmp", "identity.tmp"])
+def test_a_write_that_was_cut(runtime: Runtime, make_bundle: MakeBundle, name: str) -> None:
+    """create was killed between write and rename: the half of a file that it left is ours and goes (R3)."""
+    container = runtime.new_id()
+    assert runtime("create", "-b", make_bundle("sleep 600").path, container).code == 0
+    (runtime.root / container / name).write_bytes(b"half")
+    assert runtime("delete", "--force", container).code == 0
+    reap()
+    assert runtime.ids() == []
