@@ -35,12 +35,13 @@ def compile_cgroup(spec: Spec, host: HostFacts, options: Options) -> CgroupPlan:
     """
     if options.cgroup_manager == "disabled":
         return CgroupPlan()
+    cgroups_path = spec.linux.cgroups_path
     if options.cgroup_manager == "systemd":
-        raise HostError("the systemd cgroup driver is not available", field=PATH, hint="leave out --systemd-cgroup")
+        cgroups_path = unit_directory(spec, host, options)
     resources, facts = spec.linux.resources, host.cgroup
-    if options.rootless_cgroups and not spec.linux.cgroups_path:
+    if options.rootless_cgroups and not cgroups_path:
         facts = _within_reach(facts)
-    places = container_places(spec.linux.cgroups_path, options.id, facts)
+    places = container_places(cgroups_path, options.id, facts)
     paths = tuple((name, path) for hierarchy, path in places for name in hierarchy.controllers or ("",))
     try:
         writes = compile_writes(resources, facts, device_rules=_may_set_devices(host))
@@ -60,7 +61,20 @@ def compile_cgroup(spec: Spec, host: HostFacts, options: Options) -> CgroupPlan:
     join = tuple(HostStep("cg_join", (path,), origin) for _, path in places)
     if facts.layout == "v2" and _may_set_devices(host):
         early += filter_steps(resources, where)  # before anyone is in it
-    return CgroupPlan(paths, tuple(make), tuple(early), join, tuple(limits))
+    plan = CgroupPlan(paths, tuple(make), tuple(early), join, tuple(limits))
+    if options.cgroup_manager != "systemd":
+        return plan
+    from pyruntime.cgroup.systemd import compile_scope
+
+    return compile_scope(spec, host, options, plan, 2 if facts.layout == "v2" else 1)
+
+
+def unit_directory(spec: Spec, host: HostFacts, options: Options) -> str:
+    """Where systemd makes the container's unit, from the mount of every hierarchy. Raises SpecError."""
+    from pyruntime.cgroup.systemd import place, slice_path
+
+    slice_name, unit = place(spec.linux.cgroups_path, options.id, root=host.euid == 0)
+    return f"{host.systemd_base}{slice_path(slice_name)}/{unit}"
 
 
 def filter_steps(resources: Resources, where: dict[str, str]) -> tuple[HostStep, ...]:

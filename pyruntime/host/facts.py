@@ -43,6 +43,7 @@ class HostFacts(Record):
     cpu_count: int = 1  # possible CPUs, for the affinity reset
     machine: str = "x86_64"  # uname -m
     host_net_ns: int = 0  # inode of the caller's network namespace, for the sysctl rule
+    systemd_base: str = ""  # cgroup of the caller's instance of systemd; "" for the system's
     apparmor: bool = False  # the security module runs; looked at when the spec names a profile or label
     selinux: bool = False
     resctrl: str = ""  # where resctrl is mounted; looked for when the spec has intelRdt

@@ -29,6 +29,7 @@ class Remains(Record):
     created: tuple[str, ...] = ()
     own_mounts: tuple[str, ...] = ()
     token: str = ""
+    driver: str = "cgroupfs"
 
 
 def remains(entry: Entry) -> Remains | None:
@@ -39,11 +40,11 @@ def remains(entry: Entry) -> Remains | None:
     own_mounts = tuple(state.get("own_mounts", ())) if state is not None else ()
     if identity is not None and (identity.pid or state is None):
         return Remains(identity.pid, identity.start_time, identity.cgroup_paths, identity.created, own_mounts,
-                       identity.token)
+                       identity.token, identity.driver)
     assert state is not None
     return Remains(int(state["init_process_pid"]), int(state["init_process_start"]),
                    tuple(state["cgroup_paths"].items()), tuple(state.get("created_cgroups", ())), own_mounts,
-                   str(state.get("token", "")))
+                   str(state.get("token", "")), str(state.get("cgroup_manager", "cgroupfs")))
 
 
 def kill(left: Remains) -> None:
@@ -80,12 +81,23 @@ def destroy(entry: Entry, left: Remains | None = None, *, dead: bool = False) ->
         kill(left)
     for path in left.own_mounts:
         _unmount(path)
+    if left.driver == "systemd" and left.cgroup_paths:
+        stop_unit(left)
     if left.created and not (dead and _remove_empty(left)):
         from pyruntime.cgroup import manager
 
         kill_cgroup(left)
         manager.remove(left.cgroup_paths, left.created)
     entry.remove()
+
+
+def stop_unit(left: Remains) -> None:
+    """End the unit that systemd made for the container; what the driver was stands in the state, not in the call."""
+    from pyruntime.cgroup.systemd import unit_of
+    from pyruntime.cgroup.systemd_bus import stop_unit as stop
+
+    kill_cgroup(left)
+    stop(unit_of(left.cgroup_paths))
 
 
 def _remove_empty(left: Remains) -> bool:

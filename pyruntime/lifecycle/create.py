@@ -304,7 +304,8 @@ def left(prepared: Prepared, entry: store.Entry, *, pid: int = 0, start_time: in
     if identity is None:
         return None
     return cleanup.Remains(pid or identity.pid, start_time or identity.start_time, identity.cgroup_paths,
-                           identity.created, tuple(_own_mounts(prepared)), identity.token)
+                           identity.created, tuple(_own_mounts(prepared)), identity.token,
+                           identity.driver)
 
 
 def undo(settings: Settings, prepared: Prepared, entry: store.Entry) -> None:

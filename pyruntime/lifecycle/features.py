@@ -47,7 +47,7 @@ def _linux(*, has_seccomp: bool) -> dict[str, Any]:
     return {
         "namespaces": NAMESPACES,
         "capabilities": [f"CAP_{name}" for name in CAPABILITIES[: last + 1]],
-        "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
+        "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True},
         "seccomp": _seccomp() if has_seccomp else {"enabled": False},
         "apparmor": {"enabled": True},
         "selinux": {"enabled": True},

@@ -16,6 +16,7 @@ from pyruntime.native import kernel
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from pyruntime.lifecycle.drive import Drive
     from pyruntime.plan.step import HostStep
@@ -48,6 +49,13 @@ def cg_devices(drive: Drive, path: str, rules: tuple[str, ...]) -> None:
     from pyruntime.cgroup.device_filter import compile_filter
 
     kernel.cgroup_devices(path, compile_filter(rules))
+
+
+def sd_scope(drive: Drive, unit: str, properties: tuple[tuple[str, str, Any], ...], user: int) -> None:
+    """The container's unit, with stage 0 in it."""
+    from pyruntime.cgroup.systemd_bus import start_unit
+
+    start_unit(unit, properties, drive.stage0_pid)
 
 
 def cg_join(drive: Drive, path: str) -> None:
@@ -272,8 +280,8 @@ def release(drive: Drive, barrier: str) -> None:
 
 STEPS: dict[str, Callable[..., None]] = {
     step.__name__: step
-    for step in (cg_make, cg_write, cg_devices, cg_join, open_tree, tree_attributes, idmap, open_root, open_ns,
-                 open_device, open_pidfd, keep_fd, connect, fifos, spawn, id_map, set_groups, record_pid, hooks,
+    for step in (cg_make, cg_write, cg_devices, sd_scope, cg_join, open_tree, tree_attributes, idmap, open_root,
+                 open_ns, open_device, open_pidfd, keep_fd, connect, fifos, spawn, id_map, set_groups, record_pid, hooks,
                  rlimit, rdt_make, rdt_compare, rdt_write, rdt_join, move_device, save_state, send_listener, release)
 }  # fmt: skip
 

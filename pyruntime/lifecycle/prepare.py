@@ -86,6 +86,10 @@ def prepare(settings: Settings, bundle: str, options: Options, *, config: str = 
     facts = probe_bundle(spec, bundle)
     check_rootfs(spec, facts.rootfs)
     host = probe_host(spec, cgroup=cgroups, no_pivot=options.no_pivot)
+    if options.cgroup_manager == "systemd" and host.euid != 0:
+        from pyruntime.cgroup.systemd_bus import control_group
+
+        host = host.replace(systemd_base=control_group())
     terminal = spec.process is not None and spec.process.terminal
     options = with_hook_states(options.replace(console=options.console and terminal), spec, facts.path)
     cgroup = compile_cgroup(spec, host, options)

@@ -45,7 +45,18 @@ def _apply(found: dict[str, Any], wanted: Resources) -> Resources:
     resource_rules(reader, merged, "")
     reader.finish()
     change(steps)
+    if found.get("cgroup_manager") == "systemd":
+        _tell_systemd(found, wanted)
     return merged
+
+
+def _tell_systemd(found: dict[str, Any], wanted: Resources) -> None:
+    """The same as properties of the unit, or systemd undoes it when it reads its configuration again."""
+    from pyruntime.cgroup.systemd import resource_properties, unit_of
+    from pyruntime.cgroup.systemd_bus import set_properties
+
+    version = 2 if "" in found["cgroup_paths"] and len(found["cgroup_paths"]) == 1 else 1
+    set_properties(unit_of(tuple(found["cgroup_paths"].items())), resource_properties(wanted, version=version))
 
 
 def _save(entry: store.Entry, found: dict[str, Any], merged: Resources) -> None:

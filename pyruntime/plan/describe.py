@@ -353,6 +353,9 @@ WORDS: dict[str, Callable[..., str]] = {
         f"{kind} " + ", ".join(" ".join(map(str, line)) for line in lines) + (f" [{method}]" if method else "")
     ),
     "set_groups": lambda allow: "allow" if allow else "deny",
+    "sd_scope": lambda unit, properties, user: (
+        f"{unit} [{'user' if user else 'system'}] " + " ".join(f"{name}={value}" for name, _, value in properties[1:])
+    ),
     "rdt_compare": lambda file, lines: f"{file} {', '.join(lines)}",
     "rdt_write": lambda file, line: f"{file} {line.strip()}",
     "move_device": lambda device, index, name, new_index: (

@@ -379,6 +379,7 @@ HOST_TEXTS: dict[str, Callable[[Any, str], str]] = {
     "keep_fd": lambda s, a: f"unable to stat preserved-fd {s.args[0]}: {a}",
     "cg_make": lambda s, a: f"unable to apply cgroup configuration: mkdir {s.args[0]}: {a}",
     "cg_devices": lambda s, a: f"error setting cgroup config: device filter of {s.args[0]}: {a}",
+    "sd_scope": lambda s, a: f"unable to apply cgroup configuration: unable to start unit {s.args[0]}: {a}",
     "cg_join": lambda s, a: f"unable to apply cgroup configuration: write {s.args[0]}/cgroup.procs: {a}",
     "cg_write": lambda s, a: f'error setting cgroup config: failed to write "{s.args[1]}": write {s.args[0]}: {a}',
     "rdt_make": lambda s, a: f"unable to create Intel RDT group: mkdir {s.args[0]}: {a}",

@@ -6,9 +6,10 @@ from pyruntime.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Union
+    from typing import Any, Union
 
-    Arg = Union[int, str, bytes, tuple[str, ...], tuple[tuple[int, int, int], ...], "Deferred"]  # noqa: UP007 - forward
+    Rows = tuple[tuple[int, int, int], ...] | tuple[tuple[str, str, Any], ...]  # id maps; properties of a unit
+    Arg = Union[int, str, bytes, tuple[str, ...], Rows, "Deferred"]  # noqa: UP007 - forward
 
 
 class Deferred(Record):
@@ -65,6 +66,7 @@ HOST_OPS: dict[str, tuple[str, ...]] = {
     "cg_make": ("path",),  # a cgroup directory, absolute; parents too (mode 0755); created ones are ours to remove
     "cg_write": ("file", "data"),  # absolute file below a cgroup mount
     "cg_devices": ("path", "rules"),  # device filter of a v2 cgroup; the last rule that names an access wins
+    "sd_scope": ("unit", "properties", "user"),  # a transient unit of systemd with stage 0 in it
     "cg_join": ("path",),  # pid of stage 0 into PATH/cgroup.procs
     "open_tree": ("path", "slot", "recursive", "propagation", "follow"),  # detached clone of a host path
     "tree_attributes": ("slot", "attr_set", "attr_clr", "recursive"),  # of a clone that is attached nowhere yet
