@@ -35,6 +35,7 @@ class Docker:
         self.wait_ready()
         self.ok("load", "-i", "/run/image.tar")
         stand.keep_mounts()
+        stand.mounts.add("/run/docker/netns/default")  # made for the first container of the host's network, for good
         self.made = 0
 
     def wait_ready(self) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pty
+import select
 import shutil
 import signal
 import subprocess
@@ -60,7 +62,7 @@ class Ended(NamedTuple):
         return self.out + self.err
 
 
-def wait_for(look: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> Any:
+def wait_for(look: Callable[[], Any], what: str | Callable[[], str], timeout_s: float = WAIT_S) -> Any:
     """The first true answer of `look`; fails, naming `what`, when there is none in time."""
     end = time.monotonic() + timeout_s
     while not (answer := look()):
@@ -135,6 +137,29 @@ class Stand:
                     with contextlib.suppress(BrokenPipeError):
                         file.close()
 
+    def talk(self, *args: Any, typed: str, wanted: str) -> int:
+        """A program on a terminal of its own: types at the shell's prompt, waits for the text; the exit code."""
+        outer, inner = pty.openpty()
+        with self.spawn("setsid", "-c", *args, stdin=inner, stdout=inner, stderr=inner) as call:
+            os.close(inner)
+            seen = ""
+
+            def read() -> str:
+                nonlocal seen
+                with contextlib.suppress(OSError):  # the other side is closed
+                    while select.select([outer], [], [], 0)[0] and (more := os.read(outer, 4096)):
+                        seen += more.decode(errors="replace")
+                return seen
+
+            try:
+                wait_for(lambda: "# " in read(), lambda: f"a prompt: {seen!r}")
+                os.write(outer, typed.encode())
+                wait_for(lambda: wanted in read(), lambda: f"{wanted!r} in {seen!r}")
+                wait_for(lambda: (read(), call.poll())[1] is not None, lambda: f"the end of the shell: {seen!r}")
+            finally:
+                os.close(outer)
+            return call.returncode
+
     def daemon(self, *args: Any) -> Daemon:
         """A started daemon; its output is in `log`. Stopped at the latest when the room ends."""
         made = Daemon(self, args)
@@ -193,8 +218,8 @@ class Stand:
         """A line for each process, mount, cgroup and entry of `folders` that should have gone."""
         said = [f"process {pid}: {line}" for pid, line in self.processes().items()]
         said += [f"mount {line}" for line in sorted(self._mounts() - self.mounts)]
-        # The folder that an engine groups its containers in stays while the engine lives, as with any runtime.
-        said += [f"cgroup {path}" for path in self.cgroups() if self.token not in path.name]
+        # What an engine groups its containers or monitors in stays while the engine lives, as with any runtime.
+        said += [f"cgroup {path}" for path in self.cgroups() if self.token not in path.name and path.name != "conmon"]
         for folder in folders:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 said += [f"entry {folder}/{name}" for name in os.listdir(self.path(folder))]

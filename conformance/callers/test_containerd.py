@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import select
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,38 +102,13 @@ def test_an_out_of_memory_event(containerd: Containerd) -> None:
         assert "exit with non-zero exit code 137" in containerd.ctr("task", "rm", name).err
 
 
-def terminal(containerd: Containerd, *args: str, typed: bytes, wanted: bytes) -> int:
-    """Runs ctr on a pseudo-terminal; types once the prompt is there, waits for the text; the exit code."""
-    outer, inner = pty.openpty()
-    argv = containerd.stand.argv("setsid", "-c", "ctr", "-n", containerd.namespace, *args)
-    with containerd.stand.spawn(*argv[argv.index("--") + 1 :], stdin=inner, stdout=inner, stderr=inner) as call:
-        os.close(inner)
-        seen = b""
-
-        def read(text: bytes) -> bool:
-            nonlocal seen
-            while select.select([outer], [], [], 0)[0]:
-                try:
-                    seen += os.read(outer, 4096)
-                except OSError:  # the other side is closed
-                    return text in seen
-            return text in seen
-
-        wait_for(lambda: read(b"# "), lambda: f"a prompt: {seen!r}")
-        os.write(outer, typed)
-        wait_for(lambda: read(wanted), lambda: f"{wanted!r} in {seen!r}")
-        os.write(outer, b"exit 6\n")
-        code = wait_for(lambda: (read(b"\0"), call.poll())[1], "the shell ends")
-    os.close(outer)
-    return int(code)
-
-
 def test_a_terminal(containerd: Containerd) -> None:
+    ctr, typed = ("ctr", "-n", containerd.namespace), "test -t 0 && echo t''ty; exit 6\n"
     args = containerd.run_args(containerd.new_id(), "sh", flags=("--rm", "-t"))
-    assert terminal(containerd, *args, typed=b"tty; echo si''ze\n", wanted=b"size\r") == 6
+    assert containerd.stand.talk(*ctr, *args, typed=typed, wanted="tty\r") == 6
     with containerd.container(*LOOP) as name:
         args = ["task", "exec", "-t", "--exec-id", "tty", name, "sh"]
-        assert terminal(containerd, *args, typed=b"test -t 0 && echo t''ty\n", wanted=b"tty\r") == 6
+        assert containerd.stand.talk(*ctr, *args, typed=typed, wanted="tty\r") == 6
 
 
 def test_containerd_is_killed_and_comes_back(containerd: Containerd) -> None:

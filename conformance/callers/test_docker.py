@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import select
 from typing import TYPE_CHECKING
 
 import pytest
 
 from conformance.callers.archive import IMAGE
-from conformance.callers.docker import Docker
+from conformance.callers.docker import CLIENT, Docker
 from conformance.callers.stand import wait_for
 
 if TYPE_CHECKING:
@@ -19,7 +16,7 @@ if TYPE_CHECKING:
 
     from conformance.callers.stand import Stand
 
-PROGRAMS = ("containerd", "ctr", "containerd-shim-runc-v2", "dockerd", "/usr/bin/docker", "iptables", "ip")
+PROGRAMS = ("containerd", "ctr", "containerd-shim-runc-v2", "dockerd", CLIENT, "iptables", "ip")
 # Flags, what a shell inside does, what it prints.
 LOOKS = [
     (("--user", "1000:1000"), "id -u; id -g; grep CapEff /proc/self/status", "1000\n1000\nCapEff:\t0000000000000000"),
@@ -37,7 +34,8 @@ LOOKS = [
     ((), "grep -E 'NoNewPrivs|Seccomp:' /proc/self/status", "NoNewPrivs:\t0\nSeccomp:\t2"),
     (("--security-opt", "seccomp=unconfined"), "grep Seccomp: /proc/self/status", "Seccomp:\t0"),
     (("--security-opt", "seccomp=/run/room/nomkdir.json"), "mkdir /x 2>&1", "mkdir: can't create directory '/x': Operation not permitted"),
-    (("--device", "/dev/null:/dev/extra:r"), "ls -l /dev/extra | cut -c1; : > /dev/extra; echo $?", "c\n1"),
+    (("--device", "/run/room/kmsg:/dev/extra:r"), "ls -l /dev/extra | cut -c1; true > /dev/extra || echo refused", "c\nrefused"),
+    (("--device", "/run/room/kmsg:/dev/extra:rw"), "true > /dev/extra && echo written", "written"),
     (("--ulimit", "nofile=512:600"), "ulimit -Sn; ulimit -Hn", "512\n600"),
     (("--sysctl", "net.ipv4.ip_forward=1"), "cat /proc/sys/net/ipv4/ip_forward", "1"),
     (("--shm-size", "1m"), "df -k /dev/shm | awk 'NR==2{print $2}'", "1024"),
@@ -68,6 +66,7 @@ def daemon(make_stand: Callable[..., Stand], program: str) -> Docker:
     stand = make_stand("dk", *PROGRAMS)
     rules = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}
     stand.write("/run/room/nomkdir.json", json.dumps(rules))
+    stand.ok("mknod", "/run/room/kmsg", "c", "1", "11")
     stand.write("/run/room/shared/file", "shared\n")
     more = {"runtimes": {"pyruntime": {"path": program}}, "default-runtime": "pyruntime", "live-restore": True}
     return Docker(stand, program, more)
@@ -91,9 +90,9 @@ def test_run_and_its_exit_codes(docker: Docker) -> None:
     ended = docker.run(do="echo out; echo err >&2; exit 5")
     assert ended == (5, "out\n", "err\n")
     assert docker.run(do=["nosuch"]).code == 127
-    assert docker.run(do=["/etc"]).code == 126
+    assert docker.run(do=["/etc"]).code in {125, 126}  # "is a directory" is known to newer Docker
     assert docker.run(do=["/etc/passwd"]).code == 126
-    assert docker.run(do="kill -9 $$").code == 137
+    assert docker.run(do="sh -c 'kill -9 $$'").code == 137
     assert docker.run("-i", do="cat", stdin="through\n").out == "through\n"
     assert docker.run("--workdir", "/etc/passwd/x").code in {126, 127}
 
@@ -121,7 +120,7 @@ def test_a_life(docker: Docker) -> None:
         wait_for(lambda: docker.ok("logs", name) == "begun", "the log")
         assert docker("exec", name, "sh", "-c", "echo in; exit 3") == (3, "in\n", "")
         assert docker("exec", "-i", name, "cat", stdin="through\n").out == "through\n"
-        assert docker("exec", name, "nosuch").code == 127
+        assert docker("exec", name, "nosuch").code in {126, 127}  # 126 from Docker 20
         assert docker.ok("exec", "--user", "user", "-e", "A=b", "-w", "/tmp", name, "sh", "-c", "id -un; echo $A; pwd") == "user\nb\n/tmp"
         docker.ok("pause", name)
         assert docker.inspect(name, ".State.Status") == "paused"
@@ -150,26 +149,11 @@ def test_out_of_memory(docker: Docker) -> None:
 
 
 def test_a_terminal(docker: Docker) -> None:
-    outer, inner = pty.openpty()
+    typed = "test -t 0 && echo t''ty; exit 6\n"
     with docker.container() as name:
-        with docker.stand.spawn("setsid", "-c", "/usr/bin/docker", "exec", "-it", name, "sh", stdin=inner, stdout=inner, stderr=inner) as call:
-            os.close(inner)
-            seen = b""
-
-            def read(text: bytes) -> bool:
-                nonlocal seen
-                while select.select([outer], [], [], 0)[0]:
-                    try:
-                        seen += os.read(outer, 4096)
-                    except OSError:  # the other side is closed
-                        break
-                return text in seen
-
-            wait_for(lambda: read(b"# "), lambda: f"a prompt: {seen!r}")
-            os.write(outer, b"test -t 0 && echo t''ty; exit 6\n")
-            wait_for(lambda: read(b"tty\r"), lambda: f"tty in {seen!r}")
-            assert wait_for(lambda: (read(b"\0"), call.poll())[1], "the shell ends") == 6
-    os.close(outer)
+        assert docker.stand.talk(CLIENT, "exec", "-it", name, "sh", typed=typed, wanted="tty\r") == 6
+    args = (CLIENT, "run", "--rm", "-it", "--network", "none", IMAGE)
+    assert docker.stand.talk(*args, typed=typed, wanted="tty\r") == 6
 
 
 @pytest.mark.slow

@@ -238,7 +238,7 @@ def runtime_hooks(prepared: Prepared, kind: str, pid: int) -> None:
 
     listed = prepared.spec.hooks.prestart if kind == "prestart" else prepared.spec.hooks.create_runtime
     state = hook_state(prepared.options.id, "creating", pid, prepared.bundle.path, prepared.spec)
-    hooks.run_all(listed, kind, state, prepared.bundle.path, prepared.cgroup.paths)
+    hooks.run_all(listed, kind, state, prepared.bundle.path)
 
 
 def timestamp(nanoseconds: int) -> str:

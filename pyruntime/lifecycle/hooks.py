@@ -1,7 +1,9 @@
 """Hooks in the runtime's namespaces: prestart, createRuntime, poststart, poststop (runtime.md, POSIX-platform Hooks).
 
-A list of hooks is a small plan for container-init without namespaces: join the container's cgroup, then one `hook` step
-each. So timeouts, output and descriptors are handled once, in C, and a hook dies with the container's cgroup.
+A list of hooks is a small plan for container-init without namespaces: one `hook` step each. So timeouts, output and
+descriptors are handled once, in C, and a hook's process group dies with the runtime. They stay in the runtime's cgroup:
+the container's limits are in place by then, and Docker's network hook, a Go program, does not start below
+`--pids-limit 7` or `--memory 6m`.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from posix import environ, getcwd
 from pyruntime.errors import HostError, RuntimeFailure
 from pyruntime.lifecycle import process
 from pyruntime.lifecycle.drive import Drive, Job
-from pyruntime.plan.opcodes import BARRIERS
 from pyruntime.plan.step import HostStep, Plan, Step
 from pyruntime.spec import document
 from pyruntime.spec.config import Spec
@@ -25,14 +26,13 @@ if TYPE_CHECKING:
 
 
 
-def run_all(hooks: tuple[Hook, ...], kind: str, state: dict[str, Any], cwd: str,
-            cgroup_paths: tuple[tuple[str, str], ...] = (), *, first: int = 0) -> None:
+def run_all(hooks: tuple[Hook, ...], kind: str, state: dict[str, Any], cwd: str, *, first: int = 0) -> None:
     """Run the hooks in order. Raises HookError at the first that fails, named `KIND hook #I`."""
     if not hooks:
         return
     text = document.dump(state)
     steps = [_step(hook, f"/hooks/{kind}/{first + index}", text, cwd) for index, hook in enumerate(hooks)]
-    plan = _plan(steps, cgroup_paths)
+    plan = Plan((HostStep("spawn", ()), *steps), slots=2)
     null = _open_null()
     job = Job(spec=Spec("1.3.0"), plan=plan, name=kind, stdio=(null, null, null))
     try:
@@ -57,7 +57,7 @@ def _finish(drive: Drive) -> None:
     if failure is not None:
         raise failure
     if code:
-        raise HostError(f"hook runner ended with {code}", hint="the hooks were killed with the container's cgroup")
+        raise HostError(f"hook runner ended with {code}", hint="something outside killed it")
 
 
 def _step(hook: Hook, origin: str, state: str, cwd: str) -> Step:
@@ -73,12 +73,6 @@ def own_environment() -> tuple[str, ...]:
 
 def _text(value: bytes | str) -> str:
     return value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
-
-
-def _plan(steps: list[Step], cgroup_paths: tuple[tuple[str, str], ...]) -> Plan:
-    joins = tuple(HostStep("cg_join", (path,)) for _, path in cgroup_paths)
-    return Plan((HostStep("spawn", ()), *joins, Step("barrier", (BARRIERS["joined"],)),
-                 HostStep("release", ("joined",)), *steps), slots=2)
 
 
 def _open_null() -> int:

@@ -179,7 +179,7 @@ def _poststart(entry: store.Entry, found: dict[str, Any]) -> None:
         return
     value = hook_state(entry.id, "running", int(found["init_process_pid"]), found["bundle"], spec)
     try:
-        hooks.run_all(spec.hooks.poststart, "poststart", value, found["bundle"], tuple(found["cgroup_paths"].items()))
+        hooks.run_all(spec.hooks.poststart, "poststart", value, found["bundle"])
     except RuntimeFailure:
         from pyruntime.lifecycle import cleanup
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,8 @@ pytestmark = pytest.mark.system
 
 POINTS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 IN_RUNTIME = ("prestart", "createRuntime", "poststart", "poststop")
+# A file of the container's cgroup v1, for a hook that has the state on its stdin.
+PIDS_MAX = "/sys/fs/cgroup/pids$(grep :pids: /proc/$(grep -o '.pid.: *[0-9]*' | tr -dc 0-9)/cgroup | cut -d: -f3)/pids.max"
 BEFORE_START = ("prestart", "createRuntime", "createContainer")
 
 
@@ -146,20 +150,18 @@ def test_in_order(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> 
     assert log.read_text().split() == [f"{point}{number}" for point in order for number in (0, 1)]
 
 
-def test_hooks_run_in_the_containers_cgroup(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> None:
-    """They die with it; limits are in place before they run (contract 8, row 15)."""
-    bundle = make_bundle("true", {"linux.resources": {"pids": {"limit": 77}}})
-    look = (
-        f"cut -d: -f2- /proc/self/cgroup | grep pids >{tmp_path}/cgroup; "
-        f"cat /sys/fs/cgroup/pids$(grep :pids: /proc/self/cgroup | cut -d: -f3)/pids.max >{tmp_path}/limit"
-    )
+def test_limits_are_there_before_hooks_and_do_not_hold_them(
+    runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    """A hook can look at the container's limits and edit them (contract 8, row 15), and start threads beyond them."""
     if not Path("/sys/fs/cgroup/pids/cgroup.procs").exists():
         pytest.skip("needs cgroup v1")
-    name = runtime.new_id()
-    bundle.change({"hooks": {"createRuntime": [hook(look)]}})
-    assert runtime("run", "-b", bundle.path, name).code == 0
-    assert name in (tmp_path / "cgroup").read_text()
-    assert (tmp_path / "limit").read_text() == "77\n"
+    threads = "import threading; [threading.Thread(target=threading.Event().wait, args=(1,)).start() for _ in range(9)]"
+    look = f"cat {PIDS_MAX} >{tmp_path}/limit; {sys.executable} -c '{threads}'"
+    bundle = make_bundle("true", {"linux.resources": {"pids": {"limit": 3}}})
+    bundle.change({"hooks": {"createRuntime": [hook(look)], "poststart": [hook(f"{sys.executable} -c '{threads}'")]}})
+    assert runtime.look(bundle) == ""
+    assert (tmp_path / "limit").read_text() == "3\n"
 
 
 # --- failures -------------------------------------------------------------------------------------------------------
@@ -270,20 +272,22 @@ def test_hook_that_ignores_its_input(runtime: Runtime, make_bundle: MakeBundle) 
     assert runtime.run(make_bundle("exit 4", {"hooks": hooks, "annotations": annotations})).code == 4
 
 
-def test_daemon_of_a_hook(runtime: Runtime, make_bundle: MakeBundle) -> None:
-    """A grandchild that keeps the output pipe open does not hold us; it goes with the cgroup."""
+def test_daemon_of_a_hook(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> None:
+    """A grandchild that keeps the output pipe open does not hold us, and lives on: it is the hook's business."""
     begun = time.monotonic()
-    assert runtime.run(make_bundle("exit 4", {"hooks": {"createRuntime": [hook("sleep 50 & exit 0")]}})).code == 4
-    assert time.monotonic() - begun < 5
+    script = f"sleep 3000 & echo $! >{tmp_path}/pid"
+    assert runtime.run(make_bundle("exit 4", {"hooks": {"createRuntime": [hook(script)]}})).code == 4
+    assert time.monotonic() - begun < 60
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
 
 def test_hook_may_change_limits(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """createRuntime sees the final limits, so what it writes stands."""
     if not Path("/sys/fs/cgroup/pids/cgroup.procs").exists():
         pytest.skip("needs cgroup v1")
-    script = "echo 55 >/sys/fs/cgroup/pids$(grep :pids: /proc/self/cgroup | cut -d: -f3)/pids.max"
     bundle = make_bundle(
-        "sleep 60", {"hooks": {"createRuntime": [hook(script)]}, "linux.resources": {"pids": {"limit": 77}}}
+        "sleep 60",
+        {"hooks": {"createRuntime": [hook(f"echo 55 >{PIDS_MAX}")]}, "linux.resources": {"pids": {"limit": 77}}},
     )
     with runtime.container(bundle) as container:
         assert (Path(container.saved()["cgroup_paths"]["pids"]) / "pids.max").read_text() == "55\n"
