@@ -94,7 +94,7 @@ def test_run_and_its_exit_codes(docker: Docker) -> None:
     assert docker.run(do=["/etc/passwd"]).code == 126
     assert docker.run(do="sh -c 'kill -9 $$'; exit $?").code == 137
     assert docker.run("-i", do="cat", stdin="through\n").out == "through\n"
-    assert docker.run("--workdir", "/etc/passwd/x").code in {126, 127}
+    assert docker.run("--workdir", "/etc/passwd/x").code in {125, 126, 127}  # refused by dockerd, or by us
 
 
 @pytest.mark.slow
