@@ -195,6 +195,25 @@ class Drive:
         except (OSError, ValueError):
             return None
 
+    def finish(self, pidfd: int, name: str) -> None:
+        """After `run`, for a plan that ends without a program: read to the end and reap its process `pidfd`.
+
+        Raises what a step reports. A signal to us ends the process, and with it what it runs.
+        """
+        failure: RuntimeFailure | None = None
+        try:
+            while (message := self.link.receive()).type != "EOF":
+                if message.type == "ERROR":
+                    failure = self.failure(message)
+            code = process.reap(pidfd)
+        except BaseException:
+            self.kill()
+            raise
+        if failure is not None:
+            raise failure
+        if code:
+            raise HostError(f"{name} ended with {code}", hint="something outside killed it")
+
     def kill(self) -> None:
         """End both processes; both are our children, so both are reaped.
 

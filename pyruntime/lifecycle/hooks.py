@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from posix import environ, getcwd
 
-from pyruntime.errors import HostError, RuntimeFailure
-from pyruntime.lifecycle import process
+from pyruntime.errors import RuntimeFailure
 from pyruntime.lifecycle.drive import Drive, Job
 from pyruntime.plan.step import HostStep, Plan, Step
 from pyruntime.spec import document
@@ -38,26 +37,9 @@ def run_all(hooks: tuple[Hook, ...], kind: str, state: dict[str, Any], cwd: str,
     try:
         with Drive(job) as drive:
             drive.run()
-            _finish(drive)
+            drive.finish(drive.stage0_pidfd, "hook runner")
     finally:
         _close(null)
-
-
-def _finish(drive: Drive) -> None:
-    """Read to the end; stage 0 exits 0 when every hook did. A signal to us ends it, and with it its hook."""
-    failure: RuntimeFailure | None = None
-    try:
-        while (message := drive.link.receive()).type != "EOF":
-            if message.type == "ERROR":
-                failure = drive.failure(message)
-        code = process.reap(drive.stage0_pidfd)
-    except BaseException:
-        drive.kill()
-        raise
-    if failure is not None:
-        raise failure
-    if code:
-        raise HostError(f"hook runner ended with {code}", hint="something outside killed it")
 
 
 def _step(hook: Hook, origin: str, state: str, cwd: str) -> Step:

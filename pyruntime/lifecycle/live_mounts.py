@@ -118,23 +118,6 @@ class Live:
         try:
             with Drive(job) as drive:
                 drive.run()
-                _finish(drive)
+                drive.finish(drive.pidfd, "mounting process")
         finally:
             close(job.init_pidfd)
-
-
-def _finish(drive: Drive) -> None:
-    """Read to the end of the process that mounts, and reap it."""
-    failure: RuntimeFailure | None = None
-    try:
-        while (message := drive.link.receive()).type != "EOF":
-            if message.type == "ERROR":
-                failure = drive.failure(message)
-        code = process.reap(drive.pidfd)
-    except BaseException:
-        drive.kill()
-        raise
-    if failure is not None:
-        raise failure
-    if code:
-        raise HostError(f"the mounting process ended with {code}", hint="it was killed from outside")
