@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.system
 WAIT_S = 60
-
-
 HOOKS = ("prestart", "createContainer", "startContainer", "poststart")
 
 
