@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import pytest
 
 from conformance.callers.archive import make_archive
 from conformance.callers.stand import CGROUPS, Missing, Stand
+from tests.limits import ended_after, seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,15 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def limit(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails a test that takes longer than any of them should."""
-
-    def expired(number: int, frame: object) -> None:
-        raise TimeoutError("the test took too long")
-
-    before = signal.signal(signal.SIGALRM, expired)
-    signal.alarm(SLOW_LIMIT_S if request.node.get_closest_marker("slow") else LIMIT_S)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+    with ended_after(seconds_of(request, limit_s=LIMIT_S, slow_limit_s=SLOW_LIMIT_S)):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.faults import tally
+from tests.limits import ended_after, seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,15 +31,8 @@ HEAD = """# Fault injection: the last whole run
 @pytest.fixture(autouse=True)
 def limit(request: pytest.FixtureRequest) -> Iterator[None]:
     """Ends a run that does not end."""
-
-    def expired(number: int, frame: object) -> None:
-        raise TimeoutError("the run took too long")
-
-    before = signal.signal(signal.SIGALRM, expired)
-    signal.alarm(SLOW_LIMIT_S if request.node.get_closest_marker("slow") else LIMIT_S)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+    with ended_after(seconds_of(request, limit_s=LIMIT_S, slow_limit_s=SLOW_LIMIT_S)):
+        yield
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.limits import ended_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,12 +27,5 @@ def guest() -> Iterator[None]:
     """Skips outside of the guest; inside, fails a test that hangs."""
     if not in_guest():
         pytest.skip("needs the virtual machine: make test-vm")
-
-    def expired(number: int, frame: object) -> None:
-        raise TimeoutError("the test took too long")
-
-    before = signal.signal(signal.SIGALRM, expired)
-    signal.alarm(LIMIT_S)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+    with ended_after(LIMIT_S):
+        yield
