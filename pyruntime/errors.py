@@ -10,7 +10,16 @@ RuntimeFailure                 base: message, field, value, hint
 │   └── InitError              container-init reported (step, errno)
 ├── Interrupted                a signal ended the call, what it had made is undone
 ├── HookError                  a hook failed or ran past its time
-└── ProgramError               the container's program cannot be run (missing, not executable, bad format)
+├── ProgramError               the container's program cannot be run (missing, not executable, bad format)
+└── ImageError                 anything of images and registries; `status` is the code of the engine's API
+    ├── ImageNotFound          404: no image of that name or ID, no manifest for the platform
+    ├── ImageConflict          409: in use, or named more than once
+    ├── InvalidReference       400: the text is no reference, or an ID prefix of several images
+    ├── InvalidImage           a manifest, index, config or descriptor breaks a rule; `field` points into it
+    ├── RegistryError          a registry refused; `http_status` and `code` are its answer, 0 and "" when there is none
+    ├── DigestMismatch         bytes are not what their digest or size says
+    ├── UnpackError            a layer cannot be unpacked; `entry` is the path in it, `layer` its digest
+    └── StoreError             the store on disk refuses: format, damage, space
 
 `str(error)` is line 1, in the peers' shape (callers match its text). `field` is a JSON pointer into
 config.json, `value` what stood there, `hint` what to do; the command line prints them on lines of
@@ -117,3 +126,66 @@ class HookError(RuntimeFailure):
 
 class ProgramError(HostError):
     """The container's program cannot be executed."""
+
+
+class ImageError(RuntimeFailure):
+    """Base of what images can fail with. `status` is the HTTP code of the engine's API for the class."""
+
+    status = 500
+
+
+class ImageNotFound(ImageError):
+    """No image of that name or ID, or no manifest for the platform asked for."""
+
+    status = 404
+
+
+class ImageConflict(ImageError):
+    """The image is in use, or named more than once, and the call was not forced."""
+
+    status = 409
+
+
+class InvalidReference(ImageError):
+    """A text that is no image reference, platform or unique prefix of an ID."""
+
+    status = 400
+
+
+class InvalidImage(ImageError):
+    """A manifest, index, config or descriptor that breaks a rule; `field` is a JSON pointer into that document."""
+
+    status = 400
+
+
+class RegistryError(ImageError):
+    """A registry refused or could not be reached. `http_status` 0 and `code` "" when it gave no answer."""
+
+    def __init__(self, message: str, *, http_status: int = 0, code: str = "", field: str = "", value: str = "",
+                 hint: str = "") -> None:
+        super().__init__(message, field=field, value=value, hint=hint)
+        self.http_status = http_status
+        self.code = code
+
+    @property
+    def unauthorized(self) -> bool:
+        """Credentials are missing or not good enough."""
+        return self.http_status in {401, 403} or self.code in {"UNAUTHORIZED", "DENIED"}
+
+
+class DigestMismatch(ImageError):
+    """Bytes that are not what their digest or size says; nothing of them was kept."""
+
+
+class UnpackError(ImageError):
+    """A layer that cannot be unpacked. `entry` is the path inside it, `layer` its digest; "" when not known."""
+
+    def __init__(self, message: str, *, entry: str = "", layer: str = "", field: str = "", value: str = "",
+                 hint: str = "") -> None:
+        super().__init__(message, field=field, value=value, hint=hint)
+        self.entry = entry
+        self.layer = layer
+
+
+class StoreError(ImageError):
+    """The store on disk refuses: its format, damage, no space, no rights."""

@@ -23,10 +23,16 @@ ROOMS = {
     "criu": {"native"},
     "lifecycle": {"spec", "host", "host.facts", "plan", "native", "cgroup", "criu"},
     "library": {"spec", "host", "host.facts", "plan", "native", "cgroup", "lifecycle", "criu"},
-    "cli": {"spec", "host", "host.facts", "plan", "native", "cgroup", "lifecycle", "library"},
+    "image": {"spec", "native"},
+    "engine": {"spec", "host", "host.facts", "plan", "native", "cgroup", "lifecycle", "library", "image"},
+    "api.server": {"engine"},
+    "api.client": set(),
+    "api": set(),
+    "cli": {"spec", "host", "host.facts", "plan", "native", "cgroup", "lifecycle", "library", "image", "engine",
+            "api.server", "api.client"},
 }
 # Modules that are a room of their own inside another.
-INNER = ("host.facts", "plan.step", "plan.opcodes", "plan.layout")
+INNER = ("host.facts", "plan.step", "plan.opcodes", "plan.layout", "api.server", "api.client")
 
 
 def room_of(name: str) -> str:
@@ -84,6 +90,13 @@ def test_the_checker_sees_an_arrow_that_is_not_in_the_table() -> None:
     inside = "def f():\n    from pyruntime.cgroup import writes\n    import pyruntime.cli.main\n"
     text = inside + "if TYPE_CHECKING:\n    import pyruntime.spec\n"
     assert imports_of(ast.parse(text)) == {"cgroup.writes", "cli.main"}
+
+
+def test_nothing_of_images_is_reachable_from_the_lower_half() -> None:
+    for room, allowed in ROOMS.items():
+        if room in {"image", "engine", "api", "api.server", "api.client", "cli"}:
+            continue
+        assert not allowed & {"image", "engine", "api.server", "api.client"}, room
 
 
 def test_no_module_of_the_lower_half_knows_the_command_line() -> None:
