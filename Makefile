@@ -11,7 +11,7 @@ BUNDLE := .cache/bundle
 ARGS ?=
 
 EXT_SOURCES := $(wildcard csrc/ext*.[ch] csrc/seccomp*.[ch] csrc/bpf*.[ch]) pyruntime/native/build_ext.py
-MODULES := $(wildcard pyruntime/*.py pyruntime/*/*.py pyruntime/*/*/*.py)
+MODULES := $(wildcard pyruntime/*.py pyruntime/*/*.py)
 INIT_SOURCES := $(wildcard csrc/*.[ch] csrc/Makefile)
 
 .PHONY: help
@@ -63,8 +63,12 @@ pyruntime/native/modules.image: $(MODULES) tools/image.py .venv/build.stamp
 	@echo "==> module image"
 	@$(PY) tools/image.py $@
 
+# The engine's programs, from this folder; a wheel has them as console scripts.
+.venv/bin/pyctr: tools/dev-scripts .venv/build.stamp
+	@tools/dev-scripts .venv/bin
+
 .PHONY: build
-build: .venv/build.stamp .cache/ext.stamp .cache/init.stamp $(PROGRAM) pyruntime/native/modules.image ## C extension, container-init and launcher, usable from this folder
+build: .venv/build.stamp .cache/ext.stamp .cache/init.stamp $(PROGRAM) pyruntime/native/modules.image .venv/bin/pyctr ## C extension, container-init and launcher, usable from this folder
 
 # ---- the two commands -----------------------------------------------------------------------------------------------
 $(BUNDLE)/config.json: tools/make-bundle | build

@@ -11,6 +11,7 @@ RuntimeFailure                 base: message, field, value, hint
 ├── Interrupted                a signal ended the call, what it had made is undone
 ├── HookError                  a hook failed or ran past its time
 ├── ProgramError               the container's program cannot be run (missing, not executable, bad format)
+├── EngineError                the engine refuses a request; `status` is its HTTP status
 └── ImageError                 anything of images and registries; `status` is the code of the engine's API
     ├── ImageNotFound          404: no image of that name or ID, no manifest for the platform
     ├── ImageConflict          409: in use, or named more than once
@@ -189,3 +190,11 @@ class UnpackError(ImageError):
 
 class StoreError(ImageError):
     """The store on disk refuses: its format, damage, no space, no rights."""
+
+
+class EngineError(RuntimeFailure):
+    """The engine refuses what it was asked. `status` is the HTTP status that its API answers."""
+
+    def __init__(self, message: str, *, status: int, field: str = "", value: str = "", hint: str = "") -> None:
+        super().__init__(message, field=field, value=value, hint=hint)
+        self.status = status

@@ -34,6 +34,7 @@ FAST = {"create": "create", "start": "start", "run": "run", "state": "state", "k
 ALL = "all"  # the set for a snapshot
 # What a snapshot holds beside the modules of the verbs; each module more costs memory, as its pages have neighbours.
 OFTEN = ("pyruntime.lifecycle.pause", "pyruntime.lifecycle.filters")
+UPPER = ("image", "engine", "api")  # rooms of other programs
 LIGHT = "pyruntime.native.light"  # stands where the cffi extension is imported
 # Imports inside functions that every call of the verb comes to, beside those of the verb's own function.
 SETTINGS, INTERRUPT = "pyruntime.lifecycle.settings", "pyruntime.cli.interrupt"
@@ -152,6 +153,8 @@ def modules(root: Path) -> dict[str, Module]:
     found = {}
     for path in (root / "pyruntime").rglob("*.py"):
         parts = path.relative_to(root).with_suffix("").parts
+        if parts[1] in UPPER or (parts[1:2] == ("cli",) and parts[2].startswith("pyctr")):
+            continue
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         found[name] = Module(root, path, name)
     folder = Path(os.__file__).parent / "encodings"

@@ -1,0 +1,112 @@
+"""The daemon's sockets: unix with mode and group, TCP, and those that systemd hands over."""
+
+from __future__ import annotations
+
+import grp
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING
+
+from pyruntime.api.client.connection import parse_host
+from pyruntime.errors import HostError, UsageError
+
+if TYPE_CHECKING:
+    from pyruntime.engine.journal import Journal
+
+FIRST_FD = 3  # sd_listen_fds(3)
+SOCKET_MODE = 0o660
+
+
+class Listening:
+    """Sockets to serve, and the names to remove at the end."""
+
+    def __init__(self) -> None:
+        self.sockets: list[socket.socket] = []
+        self._names: list[tuple[str, int]] = []
+
+    def add_unix(self, path: str, group: str) -> None:
+        """Listens at `path`. Raises HostError when somebody does already."""
+        if answers(path):
+            raise HostError(f"can't create unix socket {path}: another process listens there")
+        os.makedirs(os.path.dirname(path), mode=0o711 if os.geteuid() == 0 else 0o700, exist_ok=True)
+        try:
+            if stat.S_ISSOCK(os.lstat(path).st_mode):
+                os.unlink(path)
+        except FileNotFoundError:
+            pass
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        umask = os.umask(0o777 & ~0o600)  # nobody connects before the group is set
+        try:
+            listener.bind(path)
+        except OSError as error:
+            listener.close()
+            raise HostError(f"can't create unix socket {path}: {os.strerror(error.errno or 0).lower()}") from None
+        finally:
+            os.umask(umask)
+        if os.geteuid() == 0:
+            os.chown(path, 0, group_id(group))
+        os.chmod(path, SOCKET_MODE)
+        self._names.append((path, os.stat(path).st_ino))
+        self.sockets.append(listener)
+
+    def add_tcp(self, place: str, journal: Journal) -> None:
+        """Listens at host:port, without TLS: said aloud, since whoever reaches it is root here."""
+        host, _, port = place.rpartition(":")
+        journal.warn(f"binding to IP address without --tlsverify is insecure and gives root access on this machine: {place}")
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self.sockets.append(socket.create_server((host.strip("[]"), int(port)), family=family))
+        except (OSError, ValueError) as error:
+            raise HostError(f"can't listen on tcp://{place}: {error}") from None
+
+    def add_inherited(self) -> None:
+        """The sockets of systemd's socket unit. Raises UsageError when there are none."""
+        if os.environ.get("LISTEN_PID") != str(os.getpid()):
+            raise UsageError("no sockets found via socket activation: make sure the service was started by systemd")
+        for fd in range(FIRST_FD, FIRST_FD + int(os.environ.get("LISTEN_FDS", "0"))):
+            os.set_inheritable(fd, False)
+            self.sockets.append(socket.socket(fileno=fd))
+
+    def remove_names(self) -> None:
+        """Unlinks the unix sockets that are still ours."""
+        for path, inode in self._names:
+            try:
+                if os.stat(path).st_ino == inode:
+                    os.unlink(path)
+            except OSError:
+                continue
+
+
+def listen(hosts: tuple[str, ...], group: str, journal: Journal) -> Listening:
+    """Listens on every host: unix://PATH, tcp://HOST:PORT, fd://. Raises HostError, UsageError."""
+    listening = Listening()
+    for host in hosts:
+        if host.startswith("fd://"):
+            listening.add_inherited()
+            continue
+        kind, place = parse_host(host)
+        if kind == "unix":
+            listening.add_unix(place, group)
+        else:
+            listening.add_tcp(place, journal)
+    return listening
+
+
+def answers(path: str) -> bool:
+    """Whether somebody listens on the unix socket `path`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
+
+
+def group_id(name: str) -> int:
+    """The group's number, root's when it does not exist."""
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return int(name) if name.isdigit() else 0

@@ -1,0 +1,62 @@
+"""The Engine: what a daemon has one of. Opened under the lock of its data root, closed with the process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import uuid
+from typing import TYPE_CHECKING
+
+from pyruntime.engine.events import Events
+
+if TYPE_CHECKING:
+    from pyruntime.engine.journal import Journal
+    from pyruntime.engine.settings import Settings
+
+LOCK = "pyctrd.lock"
+IDENTITY = "engine-id"
+
+
+class Engine:
+    """Store, events, settings and journal of one daemon. Safe in threads."""
+
+    def __init__(self, settings: Settings, journal: Journal) -> None:
+        self.settings = settings
+        self.journal = journal
+        self.events = Events()
+        self.id = _identity(settings.data_root)
+
+    def close(self) -> None:
+        """At the daemon's end."""
+
+
+def lock_root(path: str) -> int | None:
+    """The lock on a data root, made if need be: a descriptor to keep, None when another daemon has it. Raises OSError."""
+    os.makedirs(path, mode=0o711, exist_ok=True)
+    fd = os.open(f"{path}/{LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _identity(root: str) -> str:
+    """The engine's ID: made once for a data root."""
+    path = f"{root}/{IDENTITY}"
+    try:
+        with open(path, encoding="ascii") as file:
+            return str(uuid.UUID(file.read().strip()))
+    except (FileNotFoundError, ValueError):
+        pass
+    made = str(uuid.uuid4())
+    with open(f"{path}.tmp", "w", encoding="ascii") as file:
+        file.write(f"{made}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(f"{path}.tmp", path)
+    return made
