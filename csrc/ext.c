@@ -336,3 +336,9 @@ int pr_warm_up(const char *procs)
         free(copy);
     return -ret;
 }
+
+/* Puts all that was written to fd's file system on stable storage. */
+int pr_syncfs(int fd)
+{
+    return syncfs(fd) < 0 ? -errno : 0;
+}

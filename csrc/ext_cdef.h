@@ -16,3 +16,4 @@ int pr_signalfd(unsigned int mask);
 int pr_write_string(const char *path, const char *data, size_t size);
 int pr_streampair(int *fds);
 int pr_warm_up(const char *procs);
+int pr_syncfs(int fd);

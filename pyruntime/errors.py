@@ -192,6 +192,10 @@ class StoreError(ImageError):
     """The store on disk refuses: its format, damage, no space, no rights."""
 
 
+class Cancelled(ImageError):
+    """The caller gave a transfer up; what had arrived is kept for the next one."""
+
+
 class EngineError(RuntimeFailure):
     """The engine refuses what it was asked. `status` is the HTTP status that its API answers."""
 

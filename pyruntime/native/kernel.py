@@ -147,3 +147,11 @@ def warm_up(procs: str) -> None:
 def cgroup_devices(path: str, program: bytes) -> None:
     """Attach a device program (BPF, 8 bytes an instruction) to the cgroup v2 at `path`; it goes with the cgroup."""
     _check(lib.pr_cgroup_devices(_bytes(path), program, len(program) // 8), "bpf", path)
+
+
+def syncfs(fd: int) -> None:
+    """Everything written to the file system of `fd` is on stable storage (syncfs(2)); other threads run meanwhile.
+
+    Raises OSError for what could not be written since the descriptor was opened.
+    """
+    _check(lib.pr_syncfs(fd), "syncfs")
