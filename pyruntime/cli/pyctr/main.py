@@ -82,7 +82,7 @@ def _run(command: Command, words: list[str], host: str, *, debug: bool) -> int:
     except (RuntimeFailure, OSError) as error:
         if debug:
             raise
-        return _complain(worded(error), FAILED)
+        return _complain(worded(error), getattr(error, "code", FAILED))
     return 0
 
 
