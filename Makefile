@@ -131,9 +131,13 @@ FUZZ_SECONDS ?= 60
 .PHONY: fuzz
 fuzz: dev ## fuzz the parsers of container-init, FUZZ_SECONDS=60 each
 	@$(MAKE) -C csrc fuzz
-	@mkdir -p .cache/fuzz .cache/fuzz-passwd
+	@mkdir -p .cache/fuzz .cache/fuzz-passwd .cache/fuzz-path .cache/fuzz-proc .cache/fuzz-wire
 	@csrc/fuzz-decode -max_total_time=$(FUZZ_SECONDS) .cache/fuzz
 	@csrc/fuzz-passwd -max_total_time=$(FUZZ_SECONDS) -max_len=16384 .cache/fuzz-passwd
+	@csrc/fuzz-proc -max_total_time=$(FUZZ_SECONDS) -max_len=300 .cache/fuzz-proc
+	@csrc/fuzz-wire -max_total_time=$(FUZZ_SECONDS) -max_len=16384 .cache/fuzz-wire
+	@room=$$(mktemp -d -p /dev/shm) && here=$$PWD && cd $$room && { $$here/csrc/fuzz-path -max_total_time=$(FUZZ_SECONDS) \
+		-max_len=2000 -artifact_prefix=$$here/ $$here/.cache/fuzz-path; code=$$?; rm -rf $$room; exit $$code; }
 
 .PHONY: analyze
 analyze: dev ## static analysis of all C: gcc -fanalyzer and clang-tidy

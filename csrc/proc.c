@@ -117,10 +117,11 @@ int op_write_proc(struct ctx *c, const struct step *s)
 int op_oom_score_adj(struct ctx *c, const struct step *s)
 {
     char text[8], *at = text + sizeof text;
-    int64_t value = s->arg[0], rest = value < 0 ? -value : value;
+    int64_t value = s->arg[0], rest;
 
-    if (rest > 1000)
+    if (value < -1000 || value > 1000)
         return -EINVAL;
+    rest = value < 0 ? -value : value;
     do {
         *--at = (char)('0' + rest % 10);
         rest /= 10;

@@ -6,7 +6,9 @@ import copy
 import json
 import os
 import shutil
+import struct
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.faults import sweep
+from tests.kernel.initkit import Step, pack
 from tests.system.bundle import BASE
 from tests.system.leaks import Watch
 
@@ -28,7 +31,31 @@ if TYPE_CHECKING:
 
 TREE = Path(__file__).resolve().parents[2]
 FUZZ_S = 3
-LINES = (b"\0root:x:0:0:root:/root:/bin/sh\n", b"\1a:x:1:1::/a/b/c:\n\n::::::\n", b"\2" + b"x" * 5000 + b"\nb:x:2:2:b:/b:\n")
+ROOM = "/dev/shm"
+PASSWD = (b"\0root:x:0:0:root:/root:/bin/sh\n", b"\1a:x:1:1::/a/b/c:\n\n::::::\n", b"\2" + b"x" * 5000 + b"\nb:x:2:2:b:/b:\n")
+PATHS = (
+    b"\0\0a/b/c\0x\0/abs/y\0z\0../../up/q", b"\20\0d/e/l/m\0l\0/d/x\0x\0abs/../k", b"\0\1abs/new\0", b"\0\0up/new\0l\0up",
+    b"\0\0" + b"deep/" * 300 + b"\0", b"\1\0l\0l\0l\0",
+)  # fmt: skip
+PROC = (b"\1self/oom_score_adj", b"\1sys/kernel/domainname", b"\1thread-self/attr/exec", b"\2self/../1/comm", b"\0" + b"\0" * 7 + b"\x80")
+
+
+def messages() -> tuple[bytes, ...]:
+    """What a host sends: plan and descriptors, more of them, releases; and the same in the wrong order."""
+    plan = pack([Step("barrier", 5), Step("close_slot", 1), Step("chdir", "/")])
+
+    def record(kind: int, value: int, fds: int, slots: bytes = b"") -> bytes:
+        content = struct.pack("<Iiii", kind, -1, 0, value) + slots
+        return struct.pack("<BH", fds, len(content)) + content
+
+    head, slot = struct.pack("<H", len(plan)) + plan, struct.pack("<I", 1)
+    return (
+        b"\1\5" + head + record(1, 1, 1) + record(3, 5, 0),
+        b"\2\x85" + head + record(1, 3, 2, slot) + record(2, 1, 1, slot) + record(3, 5, 0),
+        b"\2\4" + head + record(1, 2, 2, struct.pack("<I", 4000)) + record(2, 9, 9, slot * 9),
+        b"\0\1" + head + record(3, 1, 0),
+        b"\1\1" + struct.pack("<H", 8) + b"too tiny" + record(1, 1, 1),
+    )
 
 
 def make(target: str) -> subprocess.CompletedProcess[str]:
@@ -38,26 +65,34 @@ def make(target: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_passwd_of_the_image(tmp_path: Path) -> None:
-    """S27: the parser of the container's /etc/passwd, with address and undefined-behaviour sanitizers."""
+@pytest.mark.parametrize(("target", "seeds", "longest"), [
+    ("passwd", lambda: PASSWD, 16384),  # S27: the container's /etc/passwd
+    ("path", lambda: PATHS, 2000),  # S1, S20, S23: names below the root
+    ("proc", lambda: PROC, 300),  # S2, S21: writes meant for procfs
+    ("wire", messages, 16384),  # S13: the socket to the host and the descriptors that come by it
+], ids=["passwd", "path", "proc", "wire"])  # fmt: skip
+def test_parsers_of_container_init(tmp_path: Path, target: str, seeds: Callable[[], tuple[bytes, ...]], longest: int) -> None:
+    """A few seconds of libFuzzer each, with address and undefined-behaviour sanitizers; S27, S1, S2, S13, S20, S21, S23."""
     if shutil.which("clang") is None:
         pytest.skip("needs clang")
-    built = make("fuzz-passwd")
+    built = make(f"fuzz-{target}")
     if built.returncode != 0:
         pytest.skip(f"needs libFuzzer (Debian: libclang-rt-dev): {built.stderr[-200:]}")
     corpus = tmp_path / "corpus"
     corpus.mkdir()
-    for number, text in enumerate(LINES):
+    for number, text in enumerate(seeds()):
         (corpus / str(number)).write_bytes(text)
-    options = [f"-max_total_time={FUZZ_S}", "-seed=1", "-max_len=16384", f"-artifact_prefix={tmp_path}/"]
-    done = subprocess.run(
-        [TREE / "csrc/fuzz-passwd", *options, corpus],
-        capture_output=True,
-        check=False,
-        timeout=300,
-        env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"},
-    )
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    options = [f"-max_total_time={FUZZ_S}", "-seed=1", f"-max_len={longest}", f"-artifact_prefix={tmp_path}/"]
+    with tempfile.TemporaryDirectory(dir=ROOM if os.access(ROOM, os.W_OK) else None) as room:
+        done = subprocess.run(
+            [TREE / f"csrc/fuzz-{target}", *options, corpus],
+            capture_output=True,
+            check=False,
+            timeout=300,
+            cwd=room,
+            env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"},
+        )
+    assert done.returncode == 0, done.stderr.decode(errors="replace")[-3000:]
 
 
 @pytest.mark.slow
