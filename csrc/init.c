@@ -33,6 +33,7 @@ static op_fn *const ops[OP_LIMIT] = {
     [OP_MASK] = op_mask,
     [OP_READONLY] = op_readonly,
     [OP_HOOK] = op_hook,
+    [OP_HOOK_OUTPUT] = op_hook_output,
     [OP_PIVOT_ROOT] = op_pivot_root,
     [OP_MOVE_ROOT] = op_move_root,
     [OP_CHROOT] = op_chroot,
@@ -182,6 +183,7 @@ int main(void)
     int ret;
 
     c.socket = 3;
+    c.hook_output[0] = c.hook_output[1] = -1;
     c.err_fd = c.covered = c.null_file.fd = c.empty_dir.fd = -1;
     reset_signals();
     prctl(PRCTL_SET_NAME, "container-init");

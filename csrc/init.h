@@ -32,8 +32,9 @@ struct ctx {
     int root_on_top;  /* attach_root stacked the tree over "/" */
     int root_changed; /* what is at a path now belongs to the container */
     int chdir_done;
-    int umask_done; /* until the step `umask` it is 0, and modes are exact */
-    int covered;    /* what the mount step just before hid, for copy_up; else -1 */
+    int umask_done;     /* until the step `umask` it is 0, and modes are exact */
+    int hook_output[2]; /* stdout and stderr of hooks, -1 while they are captured; borrowed from their slots */
+    int covered;        /* what the mount step just before hid, for copy_up; else -1 */
     struct stencil null_file, empty_dir;
     int32_t value; /* of the ERROR message */
     uint32_t detail_size;
@@ -91,11 +92,11 @@ char **make_env(struct ctx *c, char **at, int64_t strv);
 
 op_fn op_barrier, op_setns, op_set_dumpable, op_unshare, op_set_ids, op_write_proc, op_clone, op_open_proc, op_keyring,
     op_link_up, op_propagation, op_attach_root, op_use_root, op_make_path, op_mount, op_move_mount, op_mount_setattr,
-    op_remount, op_mknod, op_symlink, op_mask, op_readonly, op_hook, op_pivot_root, op_move_root, op_chroot, op_umount,
-    op_sethostname, op_setdomainname, op_console, op_setsid, op_reopen_null, op_chown_stdio, op_umask, op_personality,
-    op_no_new_privs, op_bounding, op_keepcaps, op_setgroups, op_setgid, op_setuid, op_capset, op_ambient, op_seccomp,
-    op_chdir, op_find_program, op_home, op_wait_start, op_close_slot, op_place_fd, op_close_from, op_execve,
-    op_affinity, op_copy_up, op_clone_tree, op_oom_score_adj, op_classic_mount, op_cover, op_scheduler, op_io_priority,
-    op_rlimit, op_memory_policy, op_net_device;
+    op_remount, op_mknod, op_symlink, op_mask, op_readonly, op_hook, op_hook_output, op_pivot_root, op_move_root,
+    op_chroot, op_umount, op_sethostname, op_setdomainname, op_console, op_setsid, op_reopen_null, op_chown_stdio,
+    op_umask, op_personality, op_no_new_privs, op_bounding, op_keepcaps, op_setgroups, op_setgid, op_setuid, op_capset,
+    op_ambient, op_seccomp, op_chdir, op_find_program, op_home, op_wait_start, op_close_slot, op_place_fd,
+    op_close_from, op_execve, op_affinity, op_copy_up, op_clone_tree, op_oom_score_adj, op_classic_mount, op_cover,
+    op_scheduler, op_io_priority, op_rlimit, op_memory_policy, op_net_device;
 
 #endif

@@ -14,6 +14,7 @@ struct hook {
     int root; /* borrowed, for the cwd "." */
     int umask_done;
     int in[2], out[2]; /* the pipes: [0] read end, [1] write end */
+    int to[2];         /* its stdout and stderr: the pipe, or a file; borrowed */
     int pid, pidfd;
     volatile int *err; /* shared with the child, which sets it when it ends without execve */
     char own_pid[24];
@@ -34,7 +35,7 @@ static _Noreturn void hook_child(struct hook *h)
         umask(DEFAULT_UMASK);
     syscall(SYS_rt_sigaction, SIGPIPE, zero, NULL, 8);
     ok = strcmp(h->cwd, ".") == 0 ? fchdir(h->root) == 0 : *h->cwd == 0 || chdir(h->cwd) == 0;
-    ok = ok && dup2(h->in[0], 0) >= 0 && dup2(h->out[1], 1) >= 0 && dup2(h->out[1], 2) >= 0;
+    ok = ok && dup2(h->in[0], 0) >= 0 && dup2(h->to[0], 1) >= 0 && dup2(h->to[1], 2) >= 0;
     if (ok) {
         syscall(NR_CLOSE_RANGE, 3u, ~0u, 0u);
         execve(h->path, h->argv, h->env);
@@ -53,12 +54,16 @@ static __attribute__((noinline)) int hook_spawn(struct hook *h)
 }
 
 /* Pipes that cannot hold us up: our ends do not block. */
-static int hook_pipes(struct hook *h)
+static int hook_pipes(struct hook *h, const int files[2])
 {
+    int i;
+
     if (pipe2(h->in, O_CLOEXEC) < 0 || pipe2(h->out, O_CLOEXEC) < 0)
         return -errno;
     if (fcntl(h->in[1], F_SETFL, O_NONBLOCK) < 0 || fcntl(h->out[0], F_SETFL, O_NONBLOCK) < 0)
         return -errno;
+    for (i = 0; i < 2; i++)
+        h->to[i] = files[i] >= 0 ? files[i] : h->out[1];
     return 0;
 }
 
@@ -198,9 +203,9 @@ static void hook_prepare(struct ctx *c, const struct step *s, struct hook *h)
 }
 
 /* Start the hook and see it to its end. The wait status in *status when it ran. */
-static int hook_run(struct hook *h, int host, int64_t timeout_ms, int *status)
+static int hook_run(struct hook *h, const struct ctx *c, int64_t timeout_ms, int *status)
 {
-    int ret = hook_pipes(h);
+    int ret = hook_pipes(h, c->hook_output);
 
     if (ret == 0)
         ret = hook_spawn(h);
@@ -209,7 +214,7 @@ static int hook_run(struct hook *h, int host, int64_t timeout_ms, int *status)
     if (ret == 0)
         h->pidfd = ret = res(syscall(NR_PIDFD_OPEN, h->pid, 0));
     if (h->pidfd >= 0)
-        ret = hook_serve(h, host, timeout_ms);
+        ret = hook_serve(h, c->socket, timeout_ms);
     if (h->pid > 0)
         *status = hook_reap(h, ret < 0);
     return *h->err != 0 ? -*h->err : ret;
@@ -231,7 +236,7 @@ int op_hook(struct ctx *c, const struct step *s)
         return -errno;
     ignore[0] = (unsigned long)(uintptr_t)SIG_IGN;
     syscall(SYS_rt_sigaction, SIGPIPE, ignore, NULL, 8);
-    ret = hook_run(&h, c->socket, s->arg[3], &status);
+    ret = hook_run(&h, c, s->arg[3], &status);
     if (ret == -EPIPE)
         leave(c, 1);
     syscall(SYS_rt_sigaction, SIGPIPE, zero, NULL, 8);
@@ -248,4 +253,17 @@ int op_hook(struct ctx *c, const struct step *s)
     close_fd(&h.pidfd);
     munmap((void *)(uintptr_t)h.err, sizeof *h.err);
     return ret;
+}
+
+/* OP_HOOK_OUTPUT: the hooks that follow write to the descriptors in these slots instead of to our pipe. Returns 0. */
+int op_hook_output(struct ctx *c, const struct step *s)
+{
+    int i;
+
+    for (i = 0; i < 2; i++) {
+        c->hook_output[i] = slot_fd(c, s->arg[i]);
+        if (s->arg[i] >= 0 && c->hook_output[i] < 0)
+            return c->hook_output[i];
+    }
+    return 0;
 }

@@ -10,7 +10,7 @@
 #define PLAN_MAX_SIZE (32u << 20)
 #define PLAN_MAX_SLOTS 4096u
 #define PLAN_MAX_FD_BASE 65536u
-#define OP_LIMIT 64
+#define OP_LIMIT 96
 
 struct step {
     uint16_t op;

@@ -11,7 +11,7 @@ imported when there are processes to look for, so that a start does not pay for 
 from __future__ import annotations
 
 from errno import EACCES, EBUSY, EINVAL, ENOENT, ENOTEMPTY, EOPNOTSUPP, EPERM, EROFS
-from posix import O_CLOEXEC, O_RDONLY, O_WRONLY, close, geteuid, mkdir, open, read, rmdir, strerror
+from posix import O_CLOEXEC, O_RDONLY, O_WRONLY, chown, close, geteuid, mkdir, open, read, rmdir, strerror
 from posix import stat as stat_path
 from posix import write as write_fd
 from time import monotonic, sleep
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 KILL_TIMEOUT_S = 10.0
 FREEZE_TIMEOUT_S = 10.0
 JOIN_TRIES, JOIN_PAUSE_S = 5, 0.03
+
+DELEGATED = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
 
 # A file that may be missing, with the values for which nothing is lost then; None: any value.
 MAY_LACK: dict[str, tuple[str, ...] | None] = {
@@ -125,6 +127,38 @@ def join(path: str, pid: int) -> None:
                 continue
             raise refusal(f"unable to apply cgroup configuration: failed to write {pid}", error, file=file) from error
         return
+
+
+def place_below(path: str, pid: int) -> str:
+    """The cgroup of process `pid` when it lies below `path`, a directory of the unified tree; else ""."""
+    try:
+        text = read_file(f"/proc/{pid}/cgroup").decode("utf-8", "surrogateescape")
+    except OSError:
+        return ""
+    inside = next((line[3:] for line in text.splitlines() if line.startswith("0::/")), "")
+    parts = path.split("/")[1:]
+    for first in range(len(parts)):  # without what is the mount point
+        own = "".join(f"/{part}" for part in parts[first:])
+        if inside.startswith(f"{own}/"):
+            return path + inside[len(own) :]
+    return ""
+
+
+def give(path: str, uid: int) -> None:
+    """Make `uid` the owner of a v2 cgroup and of the files that its owner may write; no limit is among them.
+
+    The kernel lists those (cgroups(7), /sys/kernel/cgroup/delegate), else they are DELEGATED. Raises OSError.
+    """
+    try:
+        names = read_file("/sys/kernel/cgroup/delegate").decode().split()
+    except OSError:
+        names = list(DELEGATED)
+    chown(path, uid, -1)
+    for name in names:
+        try:
+            chown(f"{path}/{name}", uid, -1)
+        except FileNotFoundError:
+            continue
 
 
 def warm_up(facts: CgroupFacts) -> None:

@@ -11,6 +11,7 @@ from pyruntime.cgroup.devices import device_writes_v1
 from pyruntime.cgroup.writes import CONTROLLERS, V2_NAMES, R, controller_writes, unified_writes
 from pyruntime.errors import HostError, SpecError
 from pyruntime.plan.step import CgroupPlan, HostStep
+from pyruntime.spec.annotations import DELEGATE, SUBGROUP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def compile_cgroup(spec: Spec, host: HostFacts, options: Options) -> CgroupPlan:
     join = tuple(HostStep("cg_join", (path,), origin) for _, path in places)
     if facts.layout == "v2" and _may_set_devices(host):
         early += filter_steps(resources, where)  # before anyone is in it
-    plan = CgroupPlan(paths, tuple(make), tuple(early), join, tuple(limits))
+    plan = CgroupPlan(paths, tuple(make), tuple(early), join, tuple(limits), delegated(spec, where, facts))
     if options.cgroup_manager != "systemd":
         return plan
     from pyruntime.cgroup.systemd import compile_scope
@@ -74,7 +75,24 @@ def unit_directory(spec: Spec, host: HostFacts, options: Options) -> str:
     from pyruntime.cgroup.systemd import place, slice_path
 
     slice_name, unit = place(spec.linux.cgroups_path, options.id, root=host.euid == 0)
-    return f"{host.systemd_base}{slice_path(slice_name)}/{unit}"
+    below = annotation(spec, SUBGROUP)
+    return f"{host.systemd_base}{slice_path(slice_name)}/{unit}{'/' if below else ''}{below}"
+
+
+def annotation(spec: Spec, name: str) -> str:
+    """Its value, "" without one."""
+    return next((text for key, text in spec.annotations if key == name), "")
+
+
+def delegated(spec: Spec, where: dict[str, str], facts: CgroupFacts) -> str:
+    """The cgroup that run.oci.delegate-cgroup asks for, "" for none. Raises SpecError where there is no cgroup v2."""
+    name = annotation(spec, DELEGATE)
+    if not name:
+        return ""
+    if facts.layout != "v2":
+        raise SpecError(f"annotation {DELEGATE} is for cgroup v2 only", field=f"/annotations/{DELEGATE}", value=name,
+                        hint="a cgroup of v1 cannot be given away safely: remove the annotation on this host")
+    return f"{where['']}/{name}"
 
 
 def filter_steps(resources: Resources, where: dict[str, str]) -> tuple[HostStep, ...]:
@@ -96,7 +114,7 @@ def write_step(write: Write, paths: dict[str, str]) -> HostStep:
 
 def compile_writes(resources: Resources, facts: CgroupFacts, *, device_rules: bool) -> tuple[Write, ...]:
     """Every write for `resources` on a host like this one. Raises HostError naming the first controller it lacks."""
-    v1 = {name for hierarchy in facts.hierarchies for name in hierarchy.controllers}
+    v1 = {name for hierarchy in facts.hierarchies for name in hierarchy.controllers if not name.startswith("name=")}
     v2 = unified_controllers(facts)
     writes: list[Write] = []
     for name in CONTROLLERS:

@@ -177,13 +177,23 @@ def parse_variant(text: str, field: str) -> tuple[str, Any]:
 
 
 def unit_of(cgroup_paths: tuple[tuple[str, str], ...]) -> str:
-    """The unit that holds these directories: the last name of any of them."""
-    return cgroup_paths[0][1].rpartition("/")[2] if cgroup_paths else ""
+    """The unit that holds these directories: the last name of any of them that is a unit's."""
+    names = cgroup_paths[0][1].split("/") if cgroup_paths else []
+    return next((name for name in reversed(names) if name.endswith((".scope", ".slice"))), "")
 
 
 def compile_scope(spec: Spec, host: HostFacts, options: Options, parts: CgroupPlan, version: int) -> CgroupPlan:
-    """The cgroupfs plan `parts`, made for the unit's directories, with the unit's start before everything it does."""
+    """The cgroupfs plan `parts`, made for the unit's directories, with the unit's start before everything it does.
+
+    In a cgroup below the unit's, controllers are switched on when stage 0 is there: not while the unit's own cgroup has
+    processes (cgroup-v2.rst, No Internal Process Constraint).
+    """
     slice_name, unit = place(spec.linux.cgroups_path, options.id, root=host.euid == 0)
     properties = unit_properties(spec, options.id, slice_name, unit, version=version)
     scope = HostStep("sd_scope", (unit, properties, int(host.euid != 0)), PATH if spec.linux.cgroups_path else "")
-    return CgroupPlan(parts.paths, (), (), (scope, *parts.make, *parts.early, *parts.join), parts.limits)
+    made = tuple(step for step in parts.make if step.op == "cg_make")
+    enabled = tuple(step for step in parts.make if step.op != "cg_make")
+    below = parts.paths and not parts.paths[0][1].endswith(f"/{unit}")
+    order = (made, parts.join, enabled, parts.early) if below else (made, enabled, parts.early, parts.join)
+    steps = (scope, *(step for group in order for step in group))
+    return CgroupPlan(parts.paths, (), (), steps, parts.limits, parts.delegate)

@@ -69,9 +69,9 @@ def parse_cgroup(own: bytes, mountinfo: bytes) -> CgroupFacts:
             found.append(Hierarchy(place[0], controllers, place[1], 1, ()))
         else:
             unified.append(Hierarchy(place[0], (), place[1], 2, ()))
-    if found:
+    if any(not entry.controllers[0].startswith("name=") for entry in found) or (found and not unified):
         return CgroupFacts("hybrid" if unified else "v1", (*found, *unified))
-    return CgroupFacts("v2" if unified else "none", tuple(unified))
+    return CgroupFacts("v2" if unified else "none", (*found, *unified))  # a named tree beside v2 limits nothing
 
 
 def _cgroup_mounts(mountinfo: bytes) -> list[tuple[str, str, list[str]]]:

@@ -37,6 +37,7 @@ class Job:
         self.entry: Entry | None = None
         self.blobs: Mapping[str, bytes] = {}
         self.init_pidfd = -1  # of the container's init, for exec; borrowed
+        self.init_pid = 0
         self.console_fd = -1  # connected stream socket that gets the pty's master; owned by the drive
         self.fifo_owner = (0, 0)  # host ids of the container's root
         self.rootfs = ""  # of a container in a user namespace, to find out what is closed to its root

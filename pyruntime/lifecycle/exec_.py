@@ -230,7 +230,7 @@ class Request:
                 self.settings.warn(text)
             job = Job(spec=self.saved, plan=plan, name=self.entry.id, stdio=stdio)
             job.blobs, job.console_fd, job.warn = self.blobs(), console_fd, self.settings.warn
-            job.init_pidfd = host_pidfd
+            job.init_pidfd, job.init_pid = host_pidfd, init_pid
             job.at_ready = at_ready
             job.listener_state = lambda _: hook_state(
                 self.entry.id, "running", init_pid, self.found["bundle"], self.saved

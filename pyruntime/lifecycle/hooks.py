@@ -12,7 +12,8 @@ from posix import environ, getcwd
 
 from pyruntime.errors import RuntimeFailure
 from pyruntime.lifecycle.drive import Drive, Job
-from pyruntime.plan.step import HostStep, Plan, Step
+from pyruntime.plan.process import output_steps
+from pyruntime.plan.step import HostStep, Plan, Slots, Step
 from pyruntime.spec import document
 from pyruntime.spec.config import Spec
 
@@ -31,9 +32,11 @@ def run_all(hooks: tuple[Hook, ...], kind: str, state: dict[str, Any], cwd: str,
         return
     text = document.dump(state)
     steps = [_step(hook, f"/hooks/{kind}/{first + index}", text, cwd) for index, hook in enumerate(hooks)]
-    plan = Plan((HostStep("spawn", ()), *steps), slots=2)
+    spec, slots = Spec("1.3.0", annotations=tuple(state.get("annotations", {}).items())), Slots()
+    opens, output = output_steps(spec, slots)
+    plan = Plan((*opens, HostStep("spawn", ()), *output, *steps), slots=slots.next)
     null = _open_null()
-    job = Job(spec=Spec("1.3.0"), plan=plan, name=kind, stdio=(null, null, null))
+    job = Job(spec=spec, plan=plan, name=kind, stdio=(null, null, null))
     try:
         with Drive(job) as drive:
             drive.run()

@@ -6,8 +6,22 @@ before, so that a later `delete --force` finds it. Failures are OSError, which `
 
 from __future__ import annotations
 
-from errno import EINVAL, ENOSYS
-from posix import O_CLOEXEC, O_RDWR, chown, close, fchmod, fstat, geteuid, mkdir, open, read
+from errno import EBUSY, EINVAL, ENOSYS
+from posix import (
+    O_APPEND,
+    O_CLOEXEC,
+    O_CREAT,
+    O_RDWR,
+    O_WRONLY,
+    chown,
+    close,
+    fchmod,
+    fstat,
+    geteuid,
+    mkdir,
+    open,
+    read,
+)
 from posix import mkfifo as make_fifo
 
 from pyruntime.errors import HostError, RuntimeFailure
@@ -59,10 +73,39 @@ def sd_scope(drive: Drive, unit: str, properties: tuple[tuple[str, str, Any], ..
 
 
 def cg_join(drive: Drive, path: str) -> None:
-    """Put stage 0 in the cgroup; it has not cloned yet, so init is born there."""
+    """Put stage 0 in the cgroup; it has not cloned yet, so init is born there.
+
+    A container may have moved its processes further down, to share out its controllers: then an exec follows init.
+    """
     from pyruntime.cgroup import manager
 
-    manager.join(path, drive.stage0_pid)
+    try:
+        manager.join(path, drive.stage0_pid)
+    except HostError as error:
+        below = manager.place_below(path, drive.job.init_pid) if error.errno == EBUSY and drive.job.init_pid else ""
+        if not below:
+            raise
+        manager.join(below, drive.stage0_pid)
+
+
+def cg_own(drive: Drive, path: str, uid: int) -> None:
+    """Give a cgroup to a user, as far as it may be given (config-linux.md, Cgroup ownership)."""
+    from pyruntime.cgroup import manager
+
+    manager.give(path, uid)
+
+
+def cg_enter(drive: Drive, path: str) -> None:
+    """Move init on, into a cgroup below its own; its cgroup namespace, made before, shows both."""
+    from pyruntime.cgroup import manager
+
+    manager.make(path)
+    manager.join(path, drive.pid)
+
+
+def open_output(drive: Drive, path: str, slot: int) -> None:
+    """A file that the output of hooks is appended to."""
+    drive.slots[slot] = drive.own(open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o644))
 
 
 def open_tree(drive: Drive, path: str, slot: int, recursive: int, propagation: int, follow: int) -> None:
@@ -280,9 +323,10 @@ def release(drive: Drive, barrier: str) -> None:
 
 STEPS: dict[str, Callable[..., None]] = {
     step.__name__: step
-    for step in (cg_make, cg_write, cg_devices, sd_scope, cg_join, open_tree, tree_attributes, idmap, open_root,
-                 open_ns, open_device, open_pidfd, keep_fd, connect, fifos, spawn, id_map, set_groups, record_pid, hooks,
-                 rlimit, rdt_make, rdt_compare, rdt_write, rdt_join, move_device, save_state, send_listener, release)
+    for step in (cg_make, cg_write, cg_devices, sd_scope, cg_join, cg_own, cg_enter, open_output, open_tree,
+                 tree_attributes, idmap, open_root, open_ns, open_device, open_pidfd, keep_fd, connect, fifos, spawn,
+                 id_map, set_groups, record_pid, hooks, rlimit, rdt_make, rdt_compare, rdt_write, rdt_join, move_device,
+                 save_state, send_listener, release)
 }  # fmt: skip
 
 

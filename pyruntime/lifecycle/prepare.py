@@ -80,6 +80,8 @@ def prepare(settings: Settings, bundle: str, options: Options, *, config: str = 
         warm_up(cgroups)
     raw = read_config(bundle, config)
     value = document.load(raw, name=config)
+    if geteuid() != 0 and settings.rootless != "false":
+        raw, value = _with_user_namespace(settings, raw, value)
     spec = parse_spec(value)
     if adjust is not None:
         spec = adjust(spec)
@@ -97,6 +99,17 @@ def prepare(settings: Settings, bundle: str, options: Options, *, config: str = 
         settings.warn("the container has neither a cgroup nor a pid namespace of its own: processes that outlive its "
                       "first one cannot be found and ended")
     return Prepared(spec, raw, value, facts, host, options, cgroup, compile_plan(spec, facts, host, options, cgroup))
+
+
+def _with_user_namespace(settings: Settings, raw: bytes, value: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    """A plain user can have no container outside of a user namespace: one is made where the config has none."""
+    from pyruntime.lifecycle.auto_user import with_user_namespace
+
+    changed = with_user_namespace(value)
+    if changed is value:
+        return raw, value
+    settings.warn(f"the container gets a user namespace of its own, in which uid 0 is uid {geteuid()} here")
+    return document.dump(changed).encode("utf-8", "surrogateescape"), changed
 
 
 def warm_up(cgroups: CgroupFacts) -> None:

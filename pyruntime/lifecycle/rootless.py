@@ -95,13 +95,18 @@ def missing_range(kind: str, lines: Lines) -> str:
     """The one-line fix for the first range that /etc/subuid (subgid) does not give this user; "" when all are given."""
     user = _user_name()
     own = geteuid() if kind == "uid" else getegid()
-    given = subordinate(_read(f"/etc/sub{kind}"), user, geteuid())
+    given = granted(kind)
     for _, first, size in lines:
         if (first, size) == (own, 1) or any(a <= first and first + size <= a + n for a, n in given):
             continue
         return (f"no line of /etc/sub{kind} gives {user} the ids {first}-{first + size - 1}: as root, "
                 f"usermod --add-sub{kind}s {first}-{first + size - 1} {user}")  # fmt: skip
     return ""
+
+
+def granted(kind: str) -> list[tuple[int, int]]:
+    """(first, count) of the ranges that /etc/subuid (subgid) gives this user."""
+    return subordinate(_read(f"/etc/sub{kind}"), _user_name(), geteuid())
 
 
 def subordinate(text: bytes, user: str, uid: int) -> list[tuple[int, int]]:

@@ -55,7 +55,7 @@ def _tell_systemd(found: dict[str, Any], wanted: Resources) -> None:
     from pyruntime.cgroup.systemd import resource_properties, unit_of
     from pyruntime.cgroup.systemd_bus import set_properties
 
-    version = 2 if "" in found["cgroup_paths"] and len(found["cgroup_paths"]) == 1 else 1
+    version = 2 if all(name.startswith("name=") for name in found["cgroup_paths"] if name) else 1
     set_properties(unit_of(tuple(found["cgroup_paths"].items())), resource_properties(wanted, version=version))
 
 

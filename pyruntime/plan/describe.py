@@ -333,6 +333,11 @@ WORDS: dict[str, Callable[..., str]] = {
     "close_from": lambda first: f"{first} and above",
     "affinity": lambda mask: f"{int.from_bytes(mask, 'little').bit_count()} CPUs",
     "cg_write": lambda file, data: f"{file} {data}",
+    "cg_own": lambda path, uid: f"{path} to uid {uid}",
+    "open_output": lambda path, slot: f"{path} -> slot {slot} [append]",
+    "hook_output": lambda out, err: ", ".join(
+        f"{name} to slot {slot}" for name, slot in (("stdout", out), ("stderr", err)) if slot >= 0
+    ),
     "cg_devices": lambda path, rules: f"{path} {', '.join(rules)}",
     "open_tree": _open_tree,
     "clone_tree": _clone_tree,

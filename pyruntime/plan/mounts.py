@@ -8,7 +8,7 @@ propagation last, in the order of the options. What must stay writable until the
 
 from __future__ import annotations
 
-from pyruntime.errors import SpecError
+from pyruntime.errors import HostError, SpecError
 from pyruntime.plan.kernel import (
     ATTR_ATIME,
     ATTR_NOATIME,
@@ -46,6 +46,7 @@ from pyruntime.plan.labels import label_option, mount_context, quoted
 from pyruntime.plan.opcodes import OP_FLAGS
 from pyruntime.plan.step import HostStep, Step, either, init_step, instead
 from pyruntime.record import Record
+from pyruntime.spec.annotations import FORCE_V1
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -224,13 +225,16 @@ class Mounts:
         self.linux, self.bundle = spec.linux, bundle
         self.cgroup = host.cgroup
         self.cgroup_paths = cgroup.paths
+        self.has_unit = bool(cgroup.paths) and not cgroup.make  # systemd makes the directories when stage 0 is there
+        forced = dict(spec.annotations).get(FORCE_V1, "")
+        self.forced_v1 = clean(forced) if forced else ""
         self.label = label_option(spec, host)
 
     def open(self, path: str, origin: str, *, recursive: bool = True, propagation: int = MS_SLAVE | MS_REC,
-             follow: bool = True) -> int:  # fmt: skip
-        """The slot of a detached clone of a host path."""
+             follow: bool = True, later: bool = False) -> int:  # fmt: skip
+        """The slot of a detached clone of a host path; `later` when it does not exist before init does."""
         slot = self.slot()
-        if self.inside:
+        if self.inside or later:
             step = open_step(slot, path, origin, recursive=recursive, propagation=propagation, follow=follow)
             self.opens.append(step)
         else:
@@ -260,8 +264,30 @@ def open_step(slot: int, path: str, origin: str, *, recursive: bool, propagation
 
 def compile_mounts(out: Mounts, mounts: tuple[Mount, ...]) -> None:
     """Append the steps of every entry, in config order (contract 4.3). Raises SpecError."""
+    forced = out.forced_v1
     for index, mount in enumerate(mounts):
-        compile_mount(out, mount, f"/mounts/{index}")
+        if forced and clean(mount.destination) == forced:
+            _systemd_tree(out, forced)
+            forced = ""
+        else:
+            compile_mount(out, mount, f"/mounts/{index}")
+    if forced:
+        _systemd_tree(out, forced)
+
+
+def _systemd_tree(out: Mounts, target: str) -> None:
+    """The host's v1 tree name=systemd for an old systemd in the container, writable (contract 5, force_cgroup_v1)."""
+    name, origin = "name=systemd", f"/annotations/{FORCE_V1}"
+    own = dict(out.cgroup_paths).get(name, "")
+    if not own:
+        raise HostError("the host has no cgroup v1 tree name=systemd mounted", field=origin, value=target,
+                        hint="as root: mkdir /sys/fs/cgroup/systemd && mount -t cgroup -o none,name=systemd cgroup "
+                        "/sys/fs/cgroup/systemd")  # fmt: skip
+    attrs = split_options(("nosuid", "noexec", "nodev")).attr_set
+    if out.cgroup_ns:
+        _new_cgroup_mount(out, target, (name,), attrs, origin)
+    else:
+        _own_cgroup(out, own, target, attrs, origin)
 
 
 def compile_mount(out: Mounts, mount: Mount, origin: str) -> None:
@@ -541,7 +567,7 @@ def _new_cgroup_mount(out: Mounts, place: str, controllers: tuple[str, ...], att
 
 def _own_cgroup(out: Mounts, own: str, target: str, attrs: int, origin: str) -> None:
     """Without a cgroup namespace: a bind of the directory that is the container's."""
-    slot = out.open(own, origin, recursive=False)
+    slot = out.open(own, origin, recursive=False, later=out.has_unit)
     _attach(out, slot, target, origin)
     if attrs:
         out.init.append(setattr_step(target, attrs, ATTR_ATIME if attrs & ATTR_ATIME else 0, origin))
@@ -553,7 +579,7 @@ def _cgroup2(out: Mounts, target: str, attrs: int, origin: str) -> None:
         _mount(out, "cgroup2", "cgroup", target, (), attrs, origin)
         return
     own = dict(out.cgroup_paths).get("", "") if out.cgroup_ns else ""
-    slot = out.open(own or "/sys/fs/cgroup", origin, recursive=False)
+    slot = out.open(own or "/sys/fs/cgroup", origin, recursive=False, later=bool(own) and out.has_unit)
     if not own:  # the host's tree is never writable in a container without a cgroup namespace (S32)
         attrs |= ATTR_RDONLY
     bind = tuple(instead(errno, "move_mount", (slot, target, 0), origin) for errno in (EPERM, EBUSY))

@@ -126,6 +126,7 @@ OPS: dict[str, tuple[int, tuple[tuple[str, str], ...]]] = {
         # state: the JSON before and after our own pid, or one whole JSON; timeout 0: none. Output is captured
         (("path", "str"), ("argv", "strv"), ("env", "strv"), ("timeout_ms", "int"), ("state", "strv"), ("cwd", "str")),
     ),
+    "hook_output": (64, (("stdout", "slot"), ("stderr", "slot"))),  # of the hooks that follow; -1: captured
     "pivot_root": (24, ()),
     "move_root": (25, ()),  # MS_MOVE and chroot, for --no-pivot
     "chroot": (26, ()),

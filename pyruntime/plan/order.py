@@ -14,6 +14,7 @@ Each group below says why it stands where it does. Sources: runtime.md (Lifecycl
 from __future__ import annotations
 
 from pyruntime.errors import SpecError
+from pyruntime.plan.delegation import delegation_steps
 from pyruntime.plan.devices import compile_devices
 from pyruntime.plan.kernel import (
     EACCES,
@@ -45,6 +46,7 @@ from pyruntime.plan.process import (
     hook_step,
     keyring_step,
     may_limit_others,
+    output_steps,
     triples,
 )
 from pyruntime.plan.security import mask_steps, readonly_steps, refuse_host_net, seccomp_steps, sysctl_steps
@@ -86,6 +88,7 @@ def compile_plan(spec: Spec, bundle: BundleFacts, host: HostFacts, options: Opti
     rdt_make, rdt_join = rdt_steps(spec, host, options.id)
     seccomp = seccomp_steps(spec.linux.seccomp, host, slots)
     fifo_slot, err_slot = slots.take(), slots.take()
+    output = output_steps(spec, slots) if spec.hooks.create_container or spec.hooks.start_container else ([], [])
 
     # Everything that is opened by name on the host is opened before the first process exists: a name that is missing
     # fails with nothing made. Cgroups come first, because a cgroup mount binds directories that exist only then.
@@ -94,6 +97,7 @@ def compile_plan(spec: Spec, bundle: BundleFacts, host: HostFacts, options: Opti
         steps.append(HostStep("open_root", (bundle.rootfs, root_slot, 1), "/root/path"))
     steps += mounts.host
     steps += finish.host_steps()
+    steps += output[0]
     steps.append(HostStep("fifos", (fifo_slot, err_slot)))
     steps.append(HostStep("spawn", ()))
     _stage0(steps, spec, process, host, spaces, (*cgroup.join, *rdt_join))
@@ -101,13 +105,14 @@ def compile_plan(spec: Spec, bundle: BundleFacts, host: HostFacts, options: Opti
     _root(steps, spec, bundle, root_slot, mounts)
     steps += mounts.init
     steps += devices
-    _hooks_and_cwd(steps, spec, process, options)
+    _hooks_and_cwd(steps, spec, process, options, output)
     steps += finish.console_steps(mount_console=True)
     _protect(steps, spec, mounts)
     _change_root(steps, spec, host, options, spaces)
     _names(steps, spec)
     steps += finish.steps(seccomp)
-    _start(steps, spec, process, finish, options, (fifo_slot, err_slot))
+    delegation = delegation_steps(spec, process, bundle, host, cgroup)
+    _start(steps, spec, process, (*finish.outside_limits, *delegation), finish.env, options, (fifo_slot, err_slot))
     return Plan(tuple(steps), slots.next, finish.fd_base, tuple(mounts.warnings + finish.warnings + _dropped(spec, host)))
 
 
@@ -291,13 +296,13 @@ def _root(steps: Steps, spec: Spec, bundle: BundleFacts, root_slot: int, mounts:
         # propagation, so that what is cloned is a slave already.
         steps.append(open_step(root_slot, bundle.rootfs, "/root/path", recursive=True, propagation=MS_SLAVE | MS_REC,
                                follow=False))  # fmt: skip
-        steps += mounts.opens
+    steps += mounts.opens
     # A mapped root may have no way to the rootfs's path; on top of "/" it needs none.
     on_top = instead(EACCES, "attach_root", (root_slot, "/"), "/root/path")
     steps.append(either("attach_root", (root_slot, bundle.rootfs), "/root/path", on_top))
 
 
-def _hooks_and_cwd(steps: Steps, spec: Spec, process: Process, options: Options) -> None:
+def _hooks_and_cwd(steps: Steps, spec: Spec, process: Process, options: Options, output: Moves) -> None:
     """Hooks between the mounts and the new root, then the working directory, while the root is writable."""
     if spec.hooks.prestart or spec.hooks.create_runtime:
         steps.append(init_step("barrier", (BARRIERS["mounted"],), "/hooks"))
@@ -306,6 +311,7 @@ def _hooks_and_cwd(steps: Steps, spec: Spec, process: Process, options: Options)
         if spec.hooks.create_runtime:
             steps.append(HostStep("hooks", ("createRuntime",), "/hooks/createRuntime"))
         steps.append(HostStep("release", ("mounted",)))
+    steps += output[1]
     state = (options.hook_state_prefix, options.hook_state_suffix)
     for index, hook in enumerate(spec.hooks.create_container):
         steps.append(hook_step(hook, f"/hooks/createContainer/{index}", (), state, "."))
@@ -355,17 +361,16 @@ def _names(steps: Steps, spec: Spec) -> None:
         steps.append(init_step("setdomainname", (spec.domainname,), "/domainname"))
 
 
-def _start(
-    steps: Steps, spec: Spec, process: Process, finish: Finish, options: Options, fifos: tuple[int, int]
-) -> None:
-    """`ready`: all that can fail has been tried. Limits are set now, the state is saved, then `start` is waited for."""
+def _start(steps: Steps, spec: Spec, process: Process, last: tuple[HostStep, ...], env: tuple[str, ...],
+           options: Options, fifos: tuple[int, int]) -> None:  # fmt: skip
+    """`ready`: all that can fail has been tried. The host does its `last`, the state is saved, `start` is waited for."""
     steps.append(init_step("barrier", (BARRIERS["ready"],)))
-    steps += finish.outside_limits
+    steps += last
     steps.append(HostStep("save_state", ()))
     steps.append(HostStep("release", ("ready",)))
     steps.append(init_step("wait_start", fifos))
     # In the container, as its user and under its filter (contract 3.2), with the program's own environment.
     state = (options.start_state_prefix, options.hook_state_suffix)
     for index, hook in enumerate(spec.hooks.start_container):
-        steps.append(hook_step(hook, f"/hooks/startContainer/{index}", finish.env, state, ""))
-    steps.append(init_step("execve", (process.args, finish.env), "/process/args"))
+        steps.append(hook_step(hook, f"/hooks/startContainer/{index}", env, state, ""))
+    steps.append(init_step("execve", (process.args, env), "/process/args"))

@@ -10,6 +10,7 @@ from pyruntime.errors import SpecError
 from pyruntime.plan.kernel import CAP_SYS_RESOURCE, CAPABILITIES, EACCES, ENOSYS, EPERM, RLIMITS
 from pyruntime.plan.opcodes import OP_FLAGS
 from pyruntime.plan.step import HostStep, Step, init_step
+from pyruntime.spec.annotations import HOOK_STDERR, HOOK_STDOUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from pyruntime.host.facts import HostFacts
     from pyruntime.plan.step import Slots
-    from pyruntime.spec.config import Capabilities, Hook, Process
+    from pyruntime.spec.config import Capabilities, Hook, Process, Spec
     from pyruntime.spec.linux import IDMapping, Linux
 
     Maps = tuple[tuple[int, int, int], ...]  # (container id, host id, size)
@@ -235,6 +236,17 @@ def hook_step(hook: Hook, origin: str, env: tuple[str, ...], state: tuple[str, s
     timeout_ms = (hook.timeout_s or 0) * 1000
     own = env if hook.env is None else hook.env
     return init_step("hook", (hook.path, hook.args or (hook.path,), own, timeout_ms, state, cwd), origin)
+
+
+def output_steps(spec: Spec, slots: Slots) -> tuple[list[HostStep], list[Step]]:
+    """The files that annotations name for the output of hooks: opened by the host, then used by every later hook."""
+    named = dict(spec.annotations)
+    found = [(name, named[name]) for name in (HOOK_STDOUT, HOOK_STDERR) if named.get(name)]
+    if not found:
+        return [], []
+    where = {name: slots.take() for name, _ in found}
+    opens = [HostStep("open_output", (path, where[name]), f"/annotations/{name}") for name, path in found]
+    return opens, [init_step("hook_output", (where.get(HOOK_STDOUT, -1), where.get(HOOK_STDERR, -1)), opens[0].origin)]
 
 
 def triples(maps: tuple[IDMapping, ...]) -> Maps:

@@ -68,6 +68,8 @@ HOST_OPS: dict[str, tuple[str, ...]] = {
     "cg_devices": ("path", "rules"),  # device filter of a v2 cgroup; the last rule that names an access wins
     "sd_scope": ("unit", "properties", "user"),  # a transient unit of systemd with stage 0 in it
     "cg_join": ("path",),  # pid of stage 0 into PATH/cgroup.procs
+    "cg_own": ("path", "uid"),  # the directory and the files of it that a delegated cgroup's owner has
+    "cg_enter": ("path",),  # a cgroup below the container's, made, with init moved into it
     "open_tree": ("path", "slot", "recursive", "propagation", "follow"),  # detached clone of a host path
     "tree_attributes": ("slot", "attr_set", "attr_clr", "recursive"),  # of a clone that is attached nowhere yet
     "idmap": ("source", "slot", "recursive", "uids", "gids"),  # of the tree in the slot: id on disk, id shown, count
@@ -82,6 +84,7 @@ HOST_OPS: dict[str, tuple[str, ...]] = {
     "set_groups": ("allow",),  # /proc/PID/setgroups deny
     "record_pid": (),  # the pid of init into `identity`
     "hooks": ("kind",),  # prestart, createRuntime
+    "open_output": ("path", "slot"),  # a file of the host, to append the output of hooks to
     "rlimit": ("type", "soft", "hard"),
     "rdt_make": ("path",),  # a group of resctrl, or its monitoring group
     "rdt_compare": ("file", "lines"),  # schemata of a group that was there: has to say what the lines say
@@ -135,7 +138,8 @@ class CgroupPlan(Record):
     """What the cgroup room adds to a plan; all of it is host steps, in order.
 
     `paths`: controller (or "name=systemd", or "" for the unified tree) and the container's absolute directory.
-    `make` creates, `early` writes before anyone joins, `join` moves stage 0 in, `limits` writes after that.
+    `make` creates, `early` writes before anyone joins, `join` moves stage 0 in, `limits` writes after that. `delegate`
+    is the cgroup below the container's in which its program starts, "" for none.
     """
 
     paths: tuple[tuple[str, str], ...] = ()
@@ -143,6 +147,7 @@ class CgroupPlan(Record):
     early: tuple[HostStep, ...] = ()
     join: tuple[HostStep, ...] = ()
     limits: tuple[HostStep, ...] = ()
+    delegate: str = ""
 
 
 class Slots:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyruntime.spec.annotations import check_annotations
 from pyruntime.spec.document import escape, quote
 from pyruntime.spec.reader import (
     IDMAP,
@@ -53,6 +54,7 @@ def check_rules(reader: Reader, spec: Spec) -> None:
     _check_time(reader, linux)
     for key, _ in linux.sysctl:
         _check_sysctl(reader, key, kinds)
+    check_annotations(reader, spec.annotations)
 
 
 def _need_network(reader: Reader, spec: Spec) -> None:

@@ -82,3 +82,64 @@ def test_the_receiver_of_a_pidfd(runtime: Runtime, make_bundle: MakeBundle, tmp_
         assert data == b"standard"
         assert f"Pid:\t{container.pid}\n" in Path(f"/proc/self/fdinfo/{pidfd}").read_text()
         os.close(pidfd)
+
+
+@pytest.mark.parametrize("names", [("stdout", "stderr"), ("stdout",), ("stderr",)], ids=str)
+def test_output_of_hooks(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path, names: tuple[str, ...]) -> None:
+    """Appended to the files, by hooks of either side; what is not sent to a file is in the error."""
+    files = {name: tmp_path / f"{name}.log" for name in names}
+    for file in files.values():
+        file.write_text("before\n")
+    changes = annotated(**{f"hooks__{name}": str(file) for name, file in files.items()})
+    bundle = make_bundle("true", changes)
+    points = ("createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+    bundle.config["hooks"] = {point: [{"path": "/bin/sh", "args": ["sh", "-c", f"echo {point}; echo {point}! >&2"]}]
+                              for point in points}  # fmt: skip
+    bundle.save()
+    assert runtime.run(bundle).code == 0
+    mark = {"stdout": "", "stderr": "!"}
+    for name, file in files.items():
+        assert file.read_text().split() == ["before", *(f"{point}{mark[name]}" for point in points)]
+    bundle.config["hooks"] = {"createContainer": [{"path": "/bin/sh", "args": ["sh", "-c", "echo A; echo B >&2; exit 3"]}]}
+    bundle.save()
+    failed = runtime.run(bundle)
+    assert (failed.code, failed.field) == (1, "/hooks/createContainer/0")
+    assert [word in failed.message.partition("stderr: ")[2] for word in "AB"] == ["stdout" not in names, "stderr" not in names]
+
+
+def test_output_of_hooks_that_has_no_place(runtime: Runtime, make_bundle: MakeBundle) -> None:
+    bundle = make_bundle("true", annotated(hooks__stdout="/no/such/folder/log"))
+    bundle.config["hooks"] = {"createContainer": [{"path": "/bin/true"}]}
+    bundle.save()
+    result = runtime.run(bundle)
+    assert (result.code, result.field) == (1, "/annotations/run.oci.hooks.stdout"), result
+    assert "/no/such/folder/log" in result.message
+    assert runtime.ids() == []
+
+
+@pytest.mark.parametrize(("name", "value", "hint"), [
+    ("delegate-cgroup", "init", "remove the annotation"),
+    ("delegate-cgroup", "../init", "such as init"),
+    ("systemd__subgroup", "a/b", "one name"),
+    ("systemd__force_cgroup_v1", "here", "a mount point in the container"),
+    ("hooks__stderr", "log", "a file of the host"),
+])  # fmt: skip
+def test_values_that_cannot_be(runtime: Runtime, make_bundle: MakeBundle, name: str, value: str, hint: str) -> None:
+    """The field and what to do; the tree of v1 of this host cannot be given away."""
+    if value == "init" and not Path("/sys/fs/cgroup/memory").exists():
+        pytest.skip("needs cgroup v1")
+    result = runtime.run(make_bundle("true", annotated(**{name: value})))
+    assert (result.code, result.field) == (1, f"/annotations/run.oci.{name.replace('__', '.')}"), result
+    assert hint in result.err
+    assert runtime.ids() == []
+
+
+def test_the_systemd_tree_of_v1(runtime: Runtime, make_bundle: MakeBundle) -> None:
+    """Also on a hybrid host: one tree, in the place of what the configuration has there, and writable."""
+    if not Path("/sys/fs/cgroup/systemd").exists():
+        pytest.skip("needs a cgroup v1 tree name=systemd")
+    script = "grep ' /mnt/sd ' /proc/self/mountinfo | cut -d' ' -f 4,8; mkdir /mnt/sd/below && echo made"
+    bundle = make_bundle(script, annotated(systemd__force_cgroup_v1="/mnt/sd"))
+    bundle.config["linux"]["namespaces"].append({"type": "cgroup"})
+    bundle.add_mounts({"destination": "/mnt/sd", "type": "tmpfs", "source": "tmpfs"})
+    assert runtime.look(bundle) == "/ cgroup\nmade"

@@ -126,6 +126,29 @@ def test_a_range(runtime: UserRuntime, bundle_of: Callable[..., Bundle]) -> None
     assert (made.st_uid, made.st_gid) == (FIRST + 6, FIRST + 7)
 
 
+@pytest.mark.skipif(shutil.which("newuidmap") is None, reason="needs newuidmap (Debian: uidmap)")
+def test_a_user_namespace_that_nobody_asked_for(runtime: UserRuntime, bundle_of: Callable[..., Bundle]) -> None:
+    """Its map is the user and what /etc/subuid gives him; `--rootless=false` refuses to add what the config lacks."""
+    changes = {"linux.namespaces": namespaces(), "process.user": {"uid": 7, "gid": 8}}
+    bundle = bundle_of("id -u; id -g; tr -s ' ' </proc/self/uid_map; sleep 100", changes)
+    with runtime.container(bundle) as container:
+        told = container.wait_output(f"{COUNT}\n")
+        assert told.split("\n") == ["7", "8", f" 0 {UID} 1", f" 1 {FIRST} {COUNT}", ""]
+        assert container.look("id -u") == "7"
+        assert {"type": "user"} in container.saved()["config"]["linux"]["namespaces"]
+    assert f"uid 0 is uid {UID} here" in runtime.run(bundle_of("true", changes)).err
+    refused = runtime("--rootless=false", "run", "-b", bundle.path, runtime.new_id())
+    assert (refused.code, refused.field) == (1, "/linux/namespaces"), refused
+    assert "rootless container requires user namespaces" in refused.message
+
+
+def test_a_user_namespace_of_one_id(runtime: UserRuntime, bundle_of: Callable[..., Bundle]) -> None:
+    """Where no program may write a longer map, it has the caller alone."""
+    runtime.drop = [shutil.which("setpriv") or "", *DROP[1:]]
+    bundle = bundle_of("/bin/tr -s ' ' </proc/self/uid_map", {"linux.namespaces": namespaces()})
+    assert runtime.look(bundle, env={"PATH": "/nowhere"}, executable=shutil.which("sh")) == f" 0 {UID} 1"
+
+
 def test_life(runtime: UserRuntime, bundle_of: Callable[..., Bundle]) -> None:
     """create, exec before and after start, list, ps, kill, delete; no cgroup anywhere, and pause says so."""
     bundle = bundle_of(["sleep", "100"])
@@ -188,7 +211,6 @@ def test_spec_rootless_runs_as_it_is(runtime: UserRuntime, bundle_of: Callable[.
 
 
 @pytest.mark.parametrize(("changes", "message", "field"), [
-    ({"linux.namespaces": namespaces()}, "rootless container requires user namespaces", "/linux/namespaces"),
     (user_ns(OWN) | {"process.user": {"uid": 0, "gid": 0, "additionalGids": [5]}},
      "cannot set any additional groups in a rootless container", "/process/user/additionalGids"),
     (user_ns(OWN) | {"mounts": [{"destination": "/p", "type": "devpts", "source": "devpts", "options": ["gid=5"]}]},
@@ -200,7 +222,7 @@ def test_spec_rootless_runs_as_it_is(runtime: UserRuntime, bundle_of: Callable[.
     (user_ns(OWN) | {"process.oomScoreAdj": -500}, "failed to set oom score", "/process/oomScoreAdj"),
     (user_ns(OWN) | {"process.rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 1 << 30}]},
      "error setting rlimits", "/process/rlimits/0"),
-], ids=["user namespace", "groups", "gid", "limit", "cgroup", "oom", "rlimit"])  # fmt: skip
+], ids=["groups", "gid", "limit", "cgroup", "oom", "rlimit"])  # fmt: skip
 def test_refused(runtime: UserRuntime, bundle_of: Callable[..., Bundle], changes: dict[str, Any], message: str,
                  field: str) -> None:  # fmt: skip
     """One line, the field, and a hint; nothing is left."""

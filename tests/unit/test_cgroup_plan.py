@@ -254,3 +254,26 @@ def test_parse_layout(own, mounts, layout):
 def test_parse_mount_of_a_part(root, own, seen):
     mounts = f"1 2 0:3 {root} /cg rw - cgroup2 cgroup2 rw\n".encode()
     assert parse_cgroup(f"0::{own}\n".encode(), mounts).hierarchies == (Hierarchy("/cg", (), seen, 2),)
+
+
+NAMED = Hierarchy(f"{S}/systemd", ("name=systemd",), "/")
+
+
+def test_a_named_tree_beside_v2_is_no_v1():
+    """Somebody mounts name=systemd for containers with an old systemd: limits are v2's, unified keys too."""
+    facts = parse_cgroup(b"1:name=systemd:/\n0::/a\n",
+                         b"30 25 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+                         b"31 30 0:27 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n")  # fmt: skip
+    assert facts.layout == "v2"
+    assert facts.hierarchies[0] == NAMED
+    plan = compiled(V2.replace(hierarchies=(NAMED, *V2.hierarchies)), "/web", unified=(("pids.max", "5"),))
+    assert dict(plan.paths) == {"name=systemd": f"{S}/systemd/web", "": f"{S}/web"}
+    assert lines(plan.limits) == [f"{S}/web/pids.max 5"]
+
+
+def test_a_delegated_cgroup():
+    spec = Spec("1.3.0", annotations=(("run.oci.delegate-cgroup", "init"),))
+    assert compile_cgroup(spec, HostFacts(cgroup=V2), Options(id="web")).delegate == f"{S}/box/web/init"
+    with pytest.raises(SpecError) as caught:
+        compile_cgroup(spec, HostFacts(cgroup=HYBRID), Options(id="web"))
+    assert caught.value.field == "/annotations/run.oci.delegate-cgroup"

@@ -16,9 +16,10 @@ from pyruntime.cgroup.systemd import (
     unit_properties,
 )
 from pyruntime.errors import SpecError
-from pyruntime.host.facts import HostFacts
+from pyruntime.host.facts import BundleFacts, HostFacts
+from pyruntime.plan.order import compile_plan
 from pyruntime.plan.step import Options
-from tests.plan_samples import HYBRID, V2, spec
+from tests.plan_samples import HYBRID, V2, spec, user_ns
 
 
 @pytest.mark.parametrize(("path", "root", "found"), [
@@ -124,3 +125,30 @@ def test_a_user_instance_has_its_own_root():
     host = HostFacts(euid=1000, cgroup=V2, systemd_base=base)
     plan = compile_cgroup(spec({}), host, Options(id="web", cgroup_manager="systemd"))
     assert dict(plan.paths)[""] == f"/sys/fs/cgroup{base}/user.slice/pyruntime-web.scope"
+
+
+def test_a_cgroup_below_the_unit():
+    """Stage 0 leaves the unit's own cgroup before controllers are switched on there."""
+    config = spec({"annotations": {"run.oci.systemd.subgroup": "container"}, "linux.resources": {"cpu": {"shares": 1024}}})
+    plan = compile_cgroup(config, HostFacts(cgroup=V2), Options(id="web", cgroup_manager="systemd"))
+    path = "/sys/fs/cgroup/system.slice/pyruntime-web.scope/container"
+    assert plan.paths == (("", path),)
+    assert unit_of(plan.paths) == "pyruntime-web.scope"
+    found = [(step.op, str(step.args[0]).rpartition("/sys/fs/cgroup")[2]) for step in plan.join]
+    scope = "/system.slice/pyruntime-web.scope"
+    assert found[:3] == [("sd_scope", "pyruntime-web.scope"), ("cg_make", f"{scope}/container"), ("cg_join", f"{scope}/container")]
+    assert found[-1] == ("cg_write", f"{scope}/cgroup.subtree_control")
+    assert [step.args for step in plan.limits] == [(f"{path}/cpu.weight", "100")]
+
+
+def test_a_bind_of_the_unit_s_cgroup_is_opened_when_it_is_there():
+    """By init: the unit, and with it the directory, is made when stage 0 can be put into it."""
+    mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}
+    config = spec({**user_ns("cgroup"), "mounts": [mount]})
+    host = HostFacts(cgroup=V2)
+    for manager, op in (("systemd", "clone_tree"), ("cgroupfs", "open_tree")):
+        options = Options(id="web", cgroup_manager=manager)
+        cgroup = compile_cgroup(config, host, options)
+        found = compile_plan(config, BundleFacts("/b", "/b/rootfs"), host, options, cgroup)
+        path = cgroup.paths[0][1]
+        assert [step.op for step in found.steps if path in step.args and step.op.endswith("_tree")] == [op]

@@ -88,7 +88,7 @@ BAD = [
     (at_header(4, 0), "slots"), (at_header(4, 1), "slots"), (at_header(4, 1 << 20), "slots"),
     (at_header(5, 2), "slots"), (at_header(5, 1 << 24), "slots"),
     (at_header(6, 1), "flags"), (at_header(7, 1), "flags"),
-    (at_step(0, 0, "H", 0), "op"), (at_step(0, 0, "H", 64), "op"), (at_step(0, 0, "H", 0xFFFF), "op"),
+    (at_step(0, 0, "H", 0), "op"), (at_step(0, 0, "H", 96), "op"), (at_step(0, 0, "H", 0xFFFF), "op"),
     (at_step(0, 0, "H", 99), "op"),
     (at_step(0, 2, "B", 0x80), "alternatives"), (at_step(6, 2, "B", 1), "alternatives"),
     (at_step(2, 2, "B", 5), "alternatives"), (at_step(2, 2, "B", 3), "alternatives"),
