@@ -15,6 +15,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
 #define LIBRARY "libseccomp.so.2"
 #define NR_ERROR (-1)             /* __NR_SCMP_ERROR: no such name on any architecture */
 #define ATTR_OPTIMIZE 8           /* SCMP_FLTATR_CTL_OPTIMIZE, libseccomp 2.5 */
@@ -184,8 +187,10 @@ int64_t pr_filter_number(const pr_filter *f, uint32_t token, const char *name)
 /* seccomp_export_bpf(3) through a memfd, for libraries before 2.6. */
 static int export_by_file(const struct pr_filter *f, char *buffer, size_t size)
 {
-    int ret, fd = memfd_create("seccomp", MFD_CLOEXEC);
+    int ret, fd = memfd_create("seccomp", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
 
+    if (fd < 0 && errno == EINVAL) /* before Linux 6.3 */
+        fd = memfd_create("seccomp", MFD_CLOEXEC);
     if (fd < 0)
         return -errno;
     ret = f->export_bpf(f->context, fd);

@@ -20,8 +20,8 @@ FILES = {
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-def make_archive(busybox: str) -> bytes:
-    """The archive, named IMAGE; its program is `sh`."""
+def make_archive(busybox: str, name: str = IMAGE, command: tuple[str, ...] = ("sh",)) -> bytes:
+    """The archive of an image with that name; its program is `command`."""
     layer = _layer(busybox)
     digest = hashlib.sha256(layer).hexdigest()
     machine = os.uname().machine
@@ -29,16 +29,16 @@ def make_archive(busybox: str) -> bytes:
         "architecture": ARCHITECTURES.get(machine, machine),
         "os": "linux",
         "created": "2026-01-01T00:00:00Z",
-        "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
+        "config": {"Env": ["PATH=/bin"], "Cmd": list(command)},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
         "history": [{"created_by": "busybox", "created": "2026-01-01T00:00:00Z"}],
     }
     text = json.dumps(config).encode()
-    name = f"{hashlib.sha256(text).hexdigest()}.json"
-    manifest = json.dumps([{"Config": name, "RepoTags": [IMAGE], "Layers": [f"{digest}/layer.tar"]}]).encode()
+    file = f"{hashlib.sha256(text).hexdigest()}.json"
+    manifest = json.dumps([{"Config": file, "RepoTags": [name], "Layers": [f"{digest}/layer.tar"]}]).encode()
     whole = io.BytesIO()
     with tarfile.open(fileobj=whole, mode="w") as tar:
-        _add(tar, name, text)
+        _add(tar, file, text)
         _add(tar, digest, kind=tarfile.DIRTYPE, mode=0o755)
         _add(tar, f"{digest}/layer.tar", layer)
         _add(tar, "manifest.json", manifest)

@@ -60,7 +60,10 @@ class Criu:
     """
 
     def __init__(self, program: str, *, stdin: int = -1, inherit: Sequence[int] = ()) -> None:
-        self.printed = memfd_create("criu", 1)  # MFD_CLOEXEC
+        try:
+            self.printed = memfd_create("criu", 1 | 8)  # MFD_CLOEXEC | MFD_NOEXEC_SEAL: vm.memfd_noexec=2 takes no other
+        except OSError:  # before Linux 6.3
+            self.printed = memfd_create("criu", 1)
         self.sock, far = kernel.socketpair()
         null = open("/dev/null", O_RDONLY | O_CLOEXEC)
         wanted = {0: stdin if stdin >= 0 else null, 1: self.printed, 2: self.printed, 3: far}

@@ -50,9 +50,15 @@ def program_fd() -> int:
     """A sealed memfd with container-init: what runs inside a container can never reach the installed file (S10)."""
     fd = open(PROGRAM, 0o2000000)  # O_RDONLY | O_CLOEXEC
     try:
-        return kernel.sealed_memfd("container-init", read(fd, fstat(fd).st_size), executable=True)
+        data = read(fd, fstat(fd).st_size)
     finally:
         close(fd)
+    try:
+        return kernel.sealed_memfd("container-init", data, executable=True)
+    except PermissionError:  # vm.memfd_noexec=2, Linux 6.3
+        from pyruntime.native import unlinked
+
+        return unlinked.program(data)
 
 
 class Link:

@@ -543,7 +543,7 @@ HOST_HINTS = {
     ("id_map", EINVAL): "mappings overlap, or a size is 0",
     ("rlimit", EPERM): "raising a hard limit needs CAP_SYS_RESOURCE",
     ("rlimit", EINVAL): "the soft limit is above the hard one",
-    ("spawn", EACCES): "is memfd execution refused? see sysctl vm.memfd_noexec",
+    ("spawn", EACCES): "does vm.memfd_noexec or a security module refuse to execute files without a name?",
     ("connect", ENXIO): "nobody listens on the console socket",
 }
 
