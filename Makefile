@@ -10,7 +10,8 @@ PROGRAM := build/pyruntime
 BUNDLE := .cache/bundle
 ARGS ?=
 
-EXT_SOURCES := $(wildcard csrc/ext*.[ch] csrc/seccomp*.[ch] csrc/bpf*.[ch]) pyruntime/native/build_ext.py
+EXT_SOURCES := $(wildcard csrc/ext*.[ch] csrc/seccomp*.[ch] csrc/bpf*.[ch] csrc/unpack*.[ch]) \
+	$(wildcard pyruntime/native/build_*.py)
 MODULES := $(wildcard pyruntime/*.py pyruntime/*/*.py)
 INIT_SOURCES := $(wildcard csrc/*.[ch] csrc/Makefile)
 

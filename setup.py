@@ -210,7 +210,7 @@ class PlatformDistribution(Distribution):
 
 setup(
     distclass=PlatformDistribution,
-    cffi_modules=["pyruntime/native/build_ext.py:ffi"],
+    cffi_modules=["pyruntime/native/build_ext.py:ffi", "pyruntime/native/build_unpack.py:ffi"],
     scripts=[LAUNCHER],
     cmdclass={"build": Build, "build_init": BuildInit, "build_py": BuildPy, "build_scripts": BuildScripts},
 )
