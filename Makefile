@@ -130,15 +130,16 @@ faults: dev ## inject every fault (some 20 minutes) and write conformance/FAULTS
 
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz
-fuzz: dev ## fuzz the parsers of container-init, FUZZ_SECONDS=60 each
+fuzz: dev ## fuzz the parsers of container-init and the layer unpacker, FUZZ_SECONDS=60 each
 	@$(MAKE) -C csrc fuzz
-	@mkdir -p .cache/fuzz .cache/fuzz-passwd .cache/fuzz-path .cache/fuzz-proc .cache/fuzz-wire
+	@mkdir -p .cache/fuzz .cache/fuzz-passwd .cache/fuzz-path .cache/fuzz-proc .cache/fuzz-wire .cache/fuzz-unpack
 	@csrc/fuzz-decode -max_total_time=$(FUZZ_SECONDS) .cache/fuzz
 	@csrc/fuzz-passwd -max_total_time=$(FUZZ_SECONDS) -max_len=16384 .cache/fuzz-passwd
 	@csrc/fuzz-proc -max_total_time=$(FUZZ_SECONDS) -max_len=300 .cache/fuzz-proc
 	@csrc/fuzz-wire -max_total_time=$(FUZZ_SECONDS) -max_len=16384 .cache/fuzz-wire
 	@room=$$(mktemp -d -p /dev/shm) && here=$$PWD && cd $$room && { $$here/csrc/fuzz-path -max_total_time=$(FUZZ_SECONDS) \
 		-max_len=2000 -artifact_prefix=$$here/ $$here/.cache/fuzz-path; code=$$?; rm -rf $$room; exit $$code; }
+	@csrc/fuzz-unpack -max_total_time=$(FUZZ_SECONDS) -max_len=32768 .cache/fuzz-unpack
 
 .PHONY: analyze
 analyze: dev ## static analysis of all C: gcc -fanalyzer and clang-tidy

@@ -43,6 +43,7 @@ static int add_file(struct unpack *u, const struct entry *e, struct dir *parent,
         return system_error(u, NULL);
     u->entry = e;
     u->parent = parent;
+    u->bytes += (uint64_t)e->size;
     u->end = 0;
     return OK;
 }
@@ -358,7 +359,7 @@ static void report_list(struct unpack *u, const struct buffer *list, const char 
 }
 
 /* What became of the layer, as texts that end in NUL, each with a letter before it; the size of all.
-   e entries, i implied directory, l t link and its target, d w whiteout's directory and name,
+   e entries, b bytes of files, i implied directory, l t link and its target, d w whiteout's directory and name,
    k f x warning with its count, first entry and detail, c p q error code and errno, entry, path. */
 size_t unpack_report(struct unpack *u, const char **text)
 {
@@ -367,6 +368,8 @@ size_t unpack_report(struct unpack *u, const char **text)
     u->memory = 0; /* what is told always has room */
     snprintf(numbers, sizeof numbers, "%llu", (unsigned long long)u->entries);
     report(u, 'e', numbers);
+    snprintf(numbers, sizeof numbers, "%llu", (unsigned long long)u->bytes);
+    report(u, 'b', numbers);
     report_list(u, &u->links, "lt");
     report_list(u, &u->whiteouts, "dw");
     for (int i = 0; i < WARNINGS; i++) {

@@ -12,8 +12,8 @@
 #include <stdarg.h>
 #include <sys/stat.h>
 
-#define DIRS 64           /* open directories kept */
-#define SYMLINKS_MAX 40   /* as the kernel's limit in one look-up */
+#define DIRS 64                        /* open directories kept */
+#define SYMLINKS_MAX 40                /* as the kernel's limit in one look-up */
 #define MEMORY_MAX ((size_t)256 << 20) /* of lists and sets of one layer */
 
 enum mode { OVERLAY, OVERLAY_USER, FLAT };
@@ -23,10 +23,10 @@ enum flag { ROOTLESS = 1, ONE_ID = 2 }; /* of unpack_new: in a user namespace; w
 enum warning { W_DEVICE, W_XATTR, W_XATTR_DENIED, W_OVERLAY_XATTR, W_VENDOR, W_LONE_ZERO, W_HIDDEN, W_OWNER, WARNINGS };
 
 struct dir {
-    char *path;       /* canonical: real directories only, "" is the root; NULL: free */
+    char *path; /* canonical: real directories only, "" is the root; NULL: free */
     size_t length;
     int fd;
-    uint64_t used;    /* for the choice of who goes */
+    uint64_t used; /* for the choice of who goes */
     uint64_t inode;
     uint32_t gid, mode;
     bool has_default_acl;
@@ -57,19 +57,19 @@ struct unpack {
     int root;
     enum mode mode;
     int flags;
-    uint64_t max_entries, entries;
+    uint64_t max_entries, entries, bytes;
     int64_t max_size;
-    int error;               /* errno of E_SYSTEM */
-    char path[NAME_SIZE];    /* the entry at hand, cleaned */
-    char target[NAME_SIZE];  /* and its link */
-    char failed[NAME_SIZE];  /* a path that the error is about, when it is not the entry's */
+    int error;              /* errno of E_SYSTEM */
+    char path[NAME_SIZE];   /* the entry at hand, cleaned */
+    char target[NAME_SIZE]; /* and its link */
+    char failed[NAME_SIZE]; /* a path that the error is about, when it is not the entry's */
     struct dir dirs[DIRS];
     const struct dir *pin; /* the entry's parent stays open */
     uint64_t tick;
     const struct entry *entry; /* the file being written: to whom it belongs */
     struct dir *parent;
-    int fd;                  /* and its descriptor, or -1: the data are not wanted */
-    int64_t end;             /* of what was written */
+    int fd;      /* and its descriptor, or -1: the data are not wanted */
+    int64_t end; /* of what was written */
     size_t memory;
     struct buffer paths, links, whiteouts, report;
     struct stamp *stamps;

@@ -36,8 +36,8 @@ static bool is_skipped(const char *name)
 
 static int set_xattr(struct unpack *u, struct place at, const struct xattr *x)
 {
-    int result = at.name ? lsetxattr(at.name, x->name, x->value, x->size, 0)
-                         : fsetxattr(at.fd, x->name, x->value, x->size, 0);
+    int result =
+        at.name ? lsetxattr(at.name, x->name, x->value, x->size, 0) : fsetxattr(at.fd, x->name, x->value, x->size, 0);
 
     if (result == 0)
         return OK;
@@ -142,7 +142,8 @@ int attrs_dir(struct unpack *u, const struct entry *e, int fd, const struct dir 
     return code == OK ? set_xattrs(u, e, (struct place){fd, NULL}) : code;
 }
 
-/* A symlink, device or fifo just made. The helper has one thread that works on files, so its working directory is free. */
+/* A symlink, device or fifo just made. The helper has one thread that works on files, so its working directory is free.
+ */
 int attrs_node(struct unpack *u, const struct entry *e, struct dir *parent, const char *name)
 {
     struct timespec times[2] = {e->atime, e->mtime};
@@ -167,7 +168,8 @@ int attrs_node(struct unpack *u, const struct entry *e, struct dir *parent, cons
     return code;
 }
 
-/* Sets the times of directories, now that nothing is put into them any more, and lists those that the archive implied. */
+/* Sets the times of directories, now that nothing is put into them any more, and lists those that the archive implied.
+ */
 int stamps_apply(struct unpack *u)
 {
     for (size_t i = 0; i < u->stamp_count; i++) {

@@ -9,6 +9,7 @@ int unpack_feed(struct unpack *u, const void *data, size_t size);
 int unpack_finish(struct unpack *u);
 size_t unpack_report(struct unpack *u, const char **text);
 void unpack_free(struct unpack *u);
+int unpack_user_namespace(int status);
 int unpack_confine(int target_fd);
 
 #endif

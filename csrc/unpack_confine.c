@@ -24,14 +24,57 @@
 
 static const int allowed[] = {
     /* first the many: files by descriptor */
-    SYS_openat, SYS_write, SYS_close, SYS_utimensat, SYS_futex, SYS_read, SYS_newfstatat, SYS_fstat, SYS_fchown,
-    SYS_fchmod, SYS_mkdirat, SYS_symlinkat, SYS_linkat, SYS_fgetxattr, SYS_fsetxattr, SYS_lsetxattr, SYS_fremovexattr,
-    SYS_lremovexattr, SYS_flistxattr, SYS_lseek, SYS_ftruncate, SYS_fchownat, SYS_fchmodat, SYS_mknodat, SYS_unlinkat,
-    SYS_readlinkat, SYS_getdents64, SYS_fchdir, SYS_fcntl, SYS_statx,
+    SYS_openat,
+    SYS_write,
+    SYS_close,
+    SYS_utimensat,
+    SYS_futex,
+    SYS_read,
+    SYS_newfstatat,
+    SYS_fstat,
+    SYS_fchown,
+    SYS_fchmod,
+    SYS_mkdirat,
+    SYS_symlinkat,
+    SYS_linkat,
+    SYS_fgetxattr,
+    SYS_fsetxattr,
+    SYS_lsetxattr,
+    SYS_fremovexattr,
+    SYS_lremovexattr,
+    SYS_flistxattr,
+    SYS_lseek,
+    SYS_ftruncate,
+    SYS_fchownat,
+    SYS_fchmodat,
+    SYS_mknodat,
+    SYS_unlinkat,
+    SYS_readlinkat,
+    SYS_getdents64,
+    SYS_fchdir,
+    SYS_fcntl,
+    SYS_statx,
     /* memory, threads, time */
-    SYS_munmap, SYS_mremap, SYS_brk, SYS_madvise, SYS_sched_yield, SYS_clock_gettime, SYS_clock_nanosleep,
-    SYS_nanosleep, SYS_gettid, SYS_getpid, SYS_set_robust_list, SYS_rt_sigprocmask, SYS_rt_sigaction, SYS_rt_sigreturn,
-    SYS_sigaltstack, SYS_restart_syscall, SYS_getrandom, SYS_getrusage, SYS_exit, SYS_exit_group,
+    SYS_munmap,
+    SYS_mremap,
+    SYS_brk,
+    SYS_madvise,
+    SYS_sched_yield,
+    SYS_clock_gettime,
+    SYS_clock_nanosleep,
+    SYS_nanosleep,
+    SYS_gettid,
+    SYS_getpid,
+    SYS_set_robust_list,
+    SYS_rt_sigprocmask,
+    SYS_rt_sigaction,
+    SYS_rt_sigreturn,
+    SYS_sigaltstack,
+    SYS_restart_syscall,
+    SYS_getrandom,
+    SYS_getrusage,
+    SYS_exit,
+    SYS_exit_group,
 #ifdef SYS_rseq
     SYS_rseq,
 #endif
@@ -39,7 +82,8 @@ static const int allowed[] = {
 
 #define COUNT (sizeof allowed / sizeof *allowed)
 #define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
-#define ARGUMENT(n) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[n])) /* low half: both little-endian */
+#define ARGUMENT(n)                                                                                                    \
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[n])) /* low half: both little-endian */
 #define IF_EQUAL(value, yes, no) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (value), (yes), (no))
 #define IF_ANY(bits, yes, no) BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, (bits), (yes), (no))
 #define RETURN(what) BPF_STMT(BPF_RET | BPF_K, (what))
@@ -163,4 +207,19 @@ int unpack_confine(int target_fd)
     if (ret == 0)
         ret = add_filter();
     return ret < 0 ? ret - 3000 : 0;
+}
+
+/* For a caller whose ids are mapped: a user namespace of our own. Asks for the maps with `U` on the status socket, goes
+   on at the answer and becomes the namespace's root. 0, or -errno. */
+int unpack_user_namespace(int status)
+{
+    char answer = 'U';
+    int ret = res(unshare(CLONE_NEWUSER));
+
+    if (ret < 0)
+        return ret;
+    if (write(status, &answer, 1) != 1 || read(status, &answer, 1) != 1 || answer != 'G')
+        return -EPIPE;
+    ret = res(syscall(SYS_setresgid, 0, 0, 0));
+    return ret < 0 ? ret : res(syscall(SYS_setresuid, 0, 0, 0));
 }

@@ -298,7 +298,7 @@ static void forget(struct pax *p, const char *key)
     static const struct {
         const char *key;
         enum field field;
-    } table[] = {{"path", HAS_PATH}, {"linkpath", HAS_LINK}, {"size", HAS_SIZE},   {"uid", HAS_UID},
+    } table[] = {{"path", HAS_PATH}, {"linkpath", HAS_LINK}, {"size", HAS_SIZE},  {"uid", HAS_UID},
                  {"gid", HAS_GID},   {"mtime", HAS_MTIME},   {"atime", HAS_ATIME}};
 
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
@@ -329,7 +329,8 @@ static int record(struct pax *p, struct map *map, int64_t *half, char *key, char
     return plain_key(p, key, value, size);
 }
 
-/* Reads all records of `text`, which it owns from now on (also when it fails) and which has room for a NUL at `size`. */
+/* Reads all records of `text`, which it owns from now on (also when it fails) and which has room for a NUL at `size`.
+ */
 int pax_parse(struct pax *p, struct map *map, char *text, size_t size)
 {
     int64_t half = -1;

@@ -94,7 +94,8 @@ static int purge(struct unpack *u, int fd, enum purge what, unsigned int *gone)
     return code;
 }
 
-/* Removes a name with all that is below it. With keep_own what this layer has made there stays, and so does the way to it. */
+/* Removes a name with all that is below it. With keep_own what this layer has made there stays, and so does the way to
+ * it. */
 int remove_at(struct unpack *u, struct dir *parent, const char *name, bool keep_own)
 {
     unsigned int gone = 0;

@@ -168,8 +168,8 @@ static int take_numbers(struct tar *t, const uint8_t *block)
     if (header_number(block + AT_SIZE, 12, &e->stored) != OK && !(size->has & HAS_SIZE))
         return E_NUMBER;
     if (e->type == '3' || e->type == '4') /* elsewhere the fields hold whatever the writer left there */
-        if (header_number(block + AT_MAJOR, 8, &major) != OK || header_number(block + AT_MINOR, 8, &minor) != OK || major < 0 ||
-            minor < 0 || major > 0xfff || minor > 0xfffff)
+        if (header_number(block + AT_MAJOR, 8, &major) != OK || header_number(block + AT_MINOR, 8, &minor) != OK ||
+            major < 0 || minor < 0 || major > 0xfff || minor > 0xfffff)
             return E_NUMBER;
     if (size->has & HAS_SIZE)
         e->stored = size->size;
@@ -552,8 +552,8 @@ int tar_feed(struct tar *t, const uint8_t *bytes, size_t size)
 /* The archive has ended: OK between entries, with or without the two blocks of zeros. */
 int tar_finish(struct tar *t)
 {
-    bool between = t->phase == HEADER && t->fill == 0 && t->skip == 0 && !t->local.text && !t->long_name &&
-                   !t->long_link;
+    bool between =
+        t->phase == HEADER && t->fill == 0 && t->skip == 0 && !t->local.text && !t->long_name && !t->long_link;
 
     if (t->failed == OK && t->phase != ENDED && !between)
         t->failed = E_SHORT;

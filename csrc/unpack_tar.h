@@ -8,37 +8,37 @@
 #include <time.h>
 
 #define BLOCK 512
-#define NAME_SIZE 4096      /* PATH_MAX, the NUL included */
-#define COMPONENT_MAX 255   /* NAME_MAX */
-#define META_MAX (1 << 20)  /* a PAX header */
-#define XATTRS_MAX 512      /* of one entry */
-#define XATTR_SIZE 65536    /* XATTR_SIZE_MAX */
+#define NAME_SIZE 4096       /* PATH_MAX, the NUL included */
+#define COMPONENT_MAX 255    /* NAME_MAX */
+#define META_MAX (1 << 20)   /* a PAX header */
+#define XATTRS_MAX 512       /* of one entry */
+#define XATTR_SIZE 65536     /* XATTR_SIZE_MAX */
 #define SPARSE_MAX (1 << 20) /* data pieces of one sparse file */
 
 /* What a call can fail with; pyruntime/image/unpack_words.py has the words, in this order. */
 enum code {
     OK,
-    E_SYSTEM,    /* a system call: `error` is its errno */
+    E_SYSTEM, /* a system call: `error` is its errno */
     E_MEMORY,
-    E_SHORT,     /* the archive ends inside an entry */
-    E_CHECKSUM,  /* not a tar header */
-    E_NUMBER,    /* a number of a header is malformed, negative or too large */
-    E_PAX,       /* a PAX record is malformed */
-    E_SPARSE,    /* a sparse map is malformed */
-    E_TYPE,      /* unknown entry type */
-    E_NAME_LONG, /* a name over 255 or a path over 4095 bytes */
-    E_ESCAPES,   /* a name leaves the root */
-    E_NUL,       /* a NUL byte inside a name */
-    E_ROOT_TYPE, /* the root is no directory */
-    E_WHITEOUT,  /* a whiteout without a name, of `.` or `..`, or that is no file */
-    E_DEVICE_00, /* a device 0:0, which overlayfs reads as a whiteout */
-    E_NO_TARGET, /* a hard link to nothing */
-    E_ENTRIES,   /* over the limit of entries */
-    E_SIZE,      /* over the limit of a file's size */
-    E_LOOP,      /* too many symlinks */
+    E_SHORT,      /* the archive ends inside an entry */
+    E_CHECKSUM,   /* not a tar header */
+    E_NUMBER,     /* a number of a header is malformed, negative or too large */
+    E_PAX,        /* a PAX record is malformed */
+    E_SPARSE,     /* a sparse map is malformed */
+    E_TYPE,       /* unknown entry type */
+    E_NAME_LONG,  /* a name over 255 or a path over 4095 bytes */
+    E_ESCAPES,    /* a name leaves the root */
+    E_NUL,        /* a NUL byte inside a name */
+    E_ROOT_TYPE,  /* the root is no directory */
+    E_WHITEOUT,   /* a whiteout without a name, of `.` or `..`, or that is no file */
+    E_DEVICE_00,  /* a device 0:0, which overlayfs reads as a whiteout */
+    E_NO_TARGET,  /* a hard link to nothing */
+    E_ENTRIES,    /* over the limit of entries */
+    E_SIZE,       /* over the limit of a file's size */
+    E_LOOP,       /* too many symlinks */
     E_EMPTY_LINK, /* a link without a target */
-    E_LINK_DIR,  /* a hard link to a directory */
-    E_STATE,     /* memory for what must be remembered is used up */
+    E_LINK_DIR,   /* a hard link to a directory */
+    E_STATE,      /* memory for what must be remembered is used up */
 };
 
 struct xattr {
@@ -54,10 +54,10 @@ struct piece {
 struct entry {
     char name[NAME_SIZE]; /* as in the archive */
     char link[NAME_SIZE];
-    char type;            /* '0' to '6', or another for one to be skipped */
+    char type; /* '0' to '6', or another for one to be skipped */
     uint32_t mode, uid, gid, major, minor;
-    int64_t size;   /* of the file, holes included */
-    int64_t stored; /* bytes that follow in the archive */
+    int64_t size;                 /* of the file, holes included */
+    int64_t stored;               /* bytes that follow in the archive */
     struct timespec mtime, atime; /* atime.tv_nsec is UTIME_OMIT when not given */
     const struct xattr *xattrs;
     size_t xattr_count;
@@ -71,8 +71,19 @@ struct sink {
     void (*lone_zero_block)(void *self);
 };
 
-enum field { HAS_PATH = 1, HAS_LINK = 2, HAS_SIZE = 4, HAS_UID = 8, HAS_GID = 16, HAS_MTIME = 32, HAS_ATIME = 64,
-             HAS_REAL_SIZE = 128, HAS_MAP = 256, HAS_MAJOR = 512, HAS_SPARSE_NAME = 1024 };
+enum field {
+    HAS_PATH = 1,
+    HAS_LINK = 2,
+    HAS_SIZE = 4,
+    HAS_UID = 8,
+    HAS_GID = 16,
+    HAS_MTIME = 32,
+    HAS_ATIME = 64,
+    HAS_REAL_SIZE = 128,
+    HAS_MAP = 256,
+    HAS_MAJOR = 512,
+    HAS_SPARSE_NAME = 1024
+};
 
 /* The records of one PAX header; texts point into `text`. */
 struct pax {
@@ -98,24 +109,24 @@ struct tar {
     const struct sink *sink;
     void *self;
     enum phase phase;
-    int failed;            /* enum code, sticky */
-    uint8_t block[BLOCK];  /* a block that came in parts */
+    int failed;           /* enum code, sticky */
+    uint8_t block[BLOCK]; /* a block that came in parts */
     size_t fill;
-    uint64_t skip;         /* bytes to be thrown away first */
+    uint64_t skip; /* bytes to be thrown away first */
     bool saw_zero;
-    char meta_type;        /* 'x', 'g', 'L' or 'K' */
+    char meta_type; /* 'x', 'g', 'L' or 'K' */
     char *meta;
     size_t meta_size, meta_fill;
     char *long_name, *long_link;
     struct pax local, global;
     struct map map;
-    int64_t half;          /* an offset whose size has not come yet; -1: none */
+    int64_t half; /* an offset whose size has not come yet; -1: none */
     uint64_t pieces_left, number;
     bool in_number, counted;
-    size_t piece;          /* where DATA is in the map */
+    size_t piece; /* where DATA is in the map */
     int64_t piece_done;
     bool sparse;
-    int64_t left;          /* bytes of the entry still to come */
+    int64_t left; /* bytes of the entry still to come */
     struct xattr merged[2 * XATTRS_MAX];
     struct entry entry;
 };

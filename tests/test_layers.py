@@ -64,7 +64,7 @@ def imports_of(tree: ast.AST) -> set[str]:
 
 def modules() -> list[Path]:
     """All modules that are loaded at run time; the package's own front and the build script are not rooms."""
-    front = {PACKAGE / "__init__.py", PACKAGE / "__main__.py", PACKAGE / "native" / "build_ext.py"}
+    front = {PACKAGE / "__init__.py", PACKAGE / "__main__.py", *(PACKAGE / "native").glob("build_*.py")}
     return sorted(path for path in PACKAGE.rglob("*.py") if path not in front)
 
 
