@@ -8,6 +8,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from pyruntime.engine.events import Events
+from pyruntime.image.store import Store
 
 if TYPE_CHECKING:
     from pyruntime.engine.journal import Journal
@@ -25,9 +26,11 @@ class Engine:
         self.journal = journal
         self.events = Events()
         self.id = _identity(settings.data_root)
+        self.store = Store.open(settings.data_root)
 
     def close(self) -> None:
         """At the daemon's end."""
+        self.store.close()
 
 
 def lock_root(path: str) -> int | None:

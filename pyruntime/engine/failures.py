@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pyruntime.errors import EngineError, RuntimeFailure
+from pyruntime.errors import EngineError, ImageError, RuntimeFailure
 
 INTERNAL = 500
 
 
 def status_and_text(error: BaseException) -> tuple[int, str]:
     """(HTTP status, message) of an exception. What no rule raised is 500 with its own text."""
-    if isinstance(error, EngineError):
+    if isinstance(error, (EngineError, ImageError)):
         return error.status, error.message
     if isinstance(error, RuntimeFailure):
         return INTERNAL, error.message

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 def make_router(engine: Engine) -> Router:
     """The routes of `engine`."""
-    from pyruntime.api.server import routes_absent, routes_system
+    from pyruntime.api.server import routes_absent, routes_images, routes_system
 
-    rows = (*routes_system.ROUTES, *routes_absent.ROUTES)
+    rows = (*routes_system.ROUTES, *routes_images.ROUTES, *routes_absent.ROUTES)
     return Router(Route(method, pattern, partial(handler, engine), bool(inline))
                   for method, pattern, handler, *inline in rows)  # fmt: skip
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyruntime.api.server.wire import Answer, Stream, answer, encode
-from pyruntime.engine import system
+from pyruntime.engine import images, system
 from pyruntime.engine.events import compile_filters, parse_time
+from pyruntime.errors import EngineError
 
 if TYPE_CHECKING:
     from pyruntime.api.server.wire import Request, Sink
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 # Builder-Version 1 until /session and /grpc are served: command lines before 23 obey it.
 PING_HEADERS = (("Builder-Version", "1"), ("Swarm", "inactive"), ("Pragma", "no-cache"),
                 ("Cache-Control", "no-cache, no-store, must-revalidate"))  # fmt: skip
+# `type` of GET /system/df -> the key of its answer
+KINDS = {"container": "Containers", "image": "Images", "volume": "Volumes", "build-cache": "BuildCache"}
+OLD_USAGE = (1, 44)
 PLAIN = "text/plain; charset=utf-8"
 
 
@@ -30,7 +34,23 @@ def version(_engine: Engine, _request: Request) -> Answer:
 
 def info(engine: Engine, _request: Request) -> Answer:
     """The engine and its machine."""
-    return answer(system.info(engine, 0))
+    return answer(system.info(engine, len(engine.store.images())))
+
+
+def disk_usage(engine: Engine, request: Request) -> Answer:
+    """What takes space; `type` (repeated) names the kinds that are wanted."""
+    wanted = request.query.all("type")
+    for kind in wanted:
+        if kind not in KINDS:
+            raise EngineError(f"unknown object type: {kind}", status=400)
+    value: dict[str, Any] = {"LayersSize": 0, "Images": None, "Containers": None, "Volumes": None, "BuildCache": None}
+    for kind in wanted or KINDS:
+        value |= images.disk_usage(engine) if kind == "image" else {KINDS[kind]: []}
+    if request.version < OLD_USAGE:
+        value["BuilderSize"] = 0
+        for row in value["Images"] or []:
+            row["VirtualSize"] = row["Size"]
+    return answer(value)
 
 
 def events(engine: Engine, request: Request) -> Stream:
@@ -53,4 +73,5 @@ ROUTES = (
     ("GET", "/version", version),
     ("GET", "/info", info),
     ("GET", "/events", events),
+    ("GET", "/system/df", disk_usage),
 )

@@ -47,6 +47,15 @@ class Call:
         print(text, file=sys.stderr, flush=True)
 
 
+def confirm(question: str) -> bool:
+    """Whether the user says yes; no answer is a no."""
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        print()
+        return False
+
+
 def worded(error: RuntimeFailure | OSError) -> str:
     """The error as docker prints it, with our hint on a line of its own."""
     if isinstance(error, OSError):

@@ -1,0 +1,161 @@
+"""How pyctrd starts and ends: on demand, its lock, its sockets, its settings, and an idle end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.engine.stand import PYCTR, PYCTRD, Daemon, daemon, need
+
+pytestmark = pytest.mark.system
+# In namespaces of its own: the default places are empty, and every process ends with the first.
+PRIVATE = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private", "sh", "-c"]
+EMPTY = "mount -t tmpfs none /run && mount -t tmpfs none /var/lib && mount -t tmpfs none /etc/default || exit 99; "
+
+
+def private(script: str) -> subprocess.CompletedProcess[str]:
+    """A shell script where nobody listens and nothing is stored."""
+    need("unshare")
+    done = subprocess.run([*PRIVATE, EMPTY + script], capture_output=True, text=True, timeout=60, check=False, cwd="/tmp",
+                          env={"PATH": os.environ["PATH"], "HOME": "/root", "PYCTR": PYCTR, "PYCTRD": PYCTRD})
+    if done.returncode == 99:
+        pytest.skip("needs mount and process namespaces")
+    return done
+
+
+def test_the_first_command_starts_it_and_many_share_one():
+    done = private("""
+for n in 1 2 3 4 5 6; do $PYCTR version --format '{{.Server.ApiVersion}}' & pids="$pids $!"; done
+for pid in $pids; do wait $pid || echo failed; done
+pgrep -fc on-deman[d]
+pid=$(pgrep -f on-deman[d])
+ls -l /proc/$pid/fd | grep -c pipe
+readlink /proc/$pid/cwd; grep -c . /run/pyctr/pyctrd.log; stat -c '%a %F' /run/pyctr/pyctr.sock
+tr '\\0' '\\n' </proc/$pid/environ | sort | tr '\\n' ' '
+grep Umask /proc/$pid/status
+ps -o sid= -p $pid | tr -d ' ' | grep -qx $pid && echo session
+""")
+    assert done.stdout.splitlines() == [*["1.51"] * 6, "1", "0", "/", "1", "660 socket",
+                                        "LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin Umask:\t0022", "session"], done.stderr
+
+
+def test_a_daemon_that_was_killed_is_started_again():
+    done = private("""
+$PYCTR version --format 'a{{.Server.ApiVersion}}'
+kill -9 $(pgrep -f on-deman[d])
+$PYCTR version --format 'b{{.Server.ApiVersion}}'
+""")
+    assert done.stdout.split() == ["a1.51", "b1.51"], done.stderr
+
+
+def test_a_daemon_that_cannot_start_is_explained_by_its_log():
+    done = private("mkdir -p /etc/pyctr && mount -t tmpfs none /etc/pyctr && echo '{\"bogus\": 1}' >/etc/pyctr/daemon.json; $PYCTR images; echo $?; umount /etc/pyctr")
+    assert done.stdout.split() == ["1"]
+    assert "the following directives don't match any configuration option: bogus" in done.stderr
+    assert "/run/pyctr/pyctrd.log" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("-H", "unix:///nonexistent/api.sock")], ids=["-H"])
+def test_another_host_is_never_started(words, tmp_path):
+    done = subprocess.run([PYCTR, *words, "version"], capture_output=True, text=True, timeout=30, check=False,
+                          env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)})
+    assert done.returncode == 1
+    assert done.stdout.startswith("Client: pyctr")
+    assert done.stderr.strip() == "Cannot connect to the Docker daemon at unix:///nonexistent/api.sock. Is the docker daemon running?"
+
+
+def test_one_daemon_per_data_root_and_per_socket(tmp_path):
+    with daemon(tmp_path / "one") as first:
+        second = subprocess.run([PYCTRD, "-H", f"unix://{tmp_path}/two.sock", "--data-root", str(first.root)], capture_output=True,
+                                text=True, timeout=30, check=False)
+        assert second.returncode == 1
+        assert f"{first.root} is in use by another pyctrd" in second.stderr
+        third = subprocess.run([PYCTRD, "-H", first.host, "--data-root", str(tmp_path / "other")], capture_output=True, text=True,
+                               timeout=30, check=False)
+        assert third.returncode == 1
+        assert "another process listens there" in third.stderr
+        first.client.ping()
+
+
+def test_a_socket_that_a_killed_daemon_left_is_taken_over(tmp_path):
+    made = Daemon(tmp_path / "d")
+    made.start()
+    assert made.stop(signal.SIGKILL) == -signal.SIGKILL
+    assert made.socket.exists()
+    made.start()
+    assert made.stop() == 0
+    assert not made.socket.exists()
+
+
+def test_it_ends_when_idle_but_not_while_somebody_listens(tmp_path):
+    with daemon(tmp_path / "d", "--idle-exit", "1") as found:
+        listener = subprocess.Popen([PYCTR, "events"], env=found.environment, stdout=subprocess.DEVNULL)
+        time.sleep(2.5)
+        found.client.ping()
+        listener.terminate()
+        listener.wait(10)
+        assert found.process.wait(15) == 0
+        assert not found.socket.exists()
+
+
+@pytest.mark.parametrize(("settings", "words", "message"), [
+    ({"bogus": 1}, (), "the following directives don't match any configuration option: bogus"),
+    ({"debug": "yes"}, (), "debug has to be true or false"),
+    ({"insecure-registries": [1]}, (), "insecure-registries has to be a list of strings"),
+    ({"group": "x"}, ("--group", "y"), "the following directives are specified both as a flag and in the configuration file: group: (from flag: y, from file: x)"),
+    ({"max-concurrent-downloads": 0}, (), "invalid max-concurrent-downloads: 0"),
+    ({}, ("--log-level", "loud"), "invalid logging level: loud"),
+    ({}, ("--nope",), "unknown flag: --nope"),
+    ({}, ("-H", "ftp://x"), "unable to parse docker host `ftp://x`"),
+    ({}, ("extra",), "unknown argument 'extra'"),
+], ids=str)
+def test_settings_that_are_wrong(settings, words, message, tmp_path):
+    made = Daemon(tmp_path / "d", settings=settings)
+    host = () if "-H" in words else ("-H", made.host)
+    done = subprocess.run([PYCTRD, *host, "--data-root", str(made.root), "--config-file", str(made.folder / "daemon.json"), *words],
+                          capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode in (1, 125)
+    assert message in done.stderr
+
+
+def test_a_socket_of_the_network_and_one_of_systemd(tmp_path):
+    import socket
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    listener.close()
+    with daemon(tmp_path / "d", "-H", f"tcp://127.0.0.1:{port}") as found:
+        done = subprocess.run([PYCTR, "-H", f"tcp://127.0.0.1:{port}", "version", "--format", "{{.Server.ApiVersion}}"], capture_output=True,
+                              text=True, env=found.environment, check=True, timeout=30)
+        assert done.stdout == "1.51\n"
+        assert "insecure" in found.log.read_text()
+    with Handed(tmp_path) as path:
+        done = subprocess.run([PYCTR, "-H", f"unix://{path}", "version", "--format", "{{.Server.ApiVersion}}"], capture_output=True,
+                              text=True, check=True, timeout=30, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)})
+        assert done.stdout == "1.51\n"
+
+
+class Handed:
+    """pyctrd with a socket that its parent listens on, as systemd's socket units do it."""
+
+    def __init__(self, folder):
+        self.path, self.root = str(folder / "handed.sock"), str(folder / "handed")
+
+    def __enter__(self) -> str:
+        import socket
+
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(self.path)
+            listener.listen()
+            script = 'exec 3<&"$1"; shift; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
+            self.process = subprocess.Popen(["bash", "-c", script, "-", str(listener.fileno()), PYCTRD, "-H", "fd://", "--data-root", self.root],
+                                            pass_fds=[listener.fileno()], stderr=subprocess.DEVNULL)
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        assert self.process.wait(20) == 0
