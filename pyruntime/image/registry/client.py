@@ -65,6 +65,11 @@ class RegistryClient:
         self._warn, self._warned = warn, set[str]()
         self._operation = Operation()
 
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What makes two clients ask the same places as the same user; hashable."""
+        return (self.hosts, self.credentials)
+
     @contextmanager
     def operation(self, cancel: threading.Event) -> Iterator[RegistryClient]:
         """This client, sharing connections and tokens, whose calls end with Cancelled soon after `cancel` is set."""
@@ -149,15 +154,20 @@ class RegistryClient:
         return referrers.referrers(self, name, digest, artifact_type)
 
     # ---- content ----
-    def blob(self, name: str, digest: str, size: int, offset: int = 0, *, urls: tuple[str, ...] = ()) -> Iterator[bytes]:
+    def blob(self, name: str, digest: str, size: int, offset: int = 0, *, urls: tuple[str, ...] = (),
+             origin_only: bool = False) -> Iterator[bytes]:
         """Bytes of a blob from `offset` on, for the caller to hash; see download.py. `urls` are asked first, as strangers.
 
         Only a non-distributable layer has a use for its `urls`; they get no credentials and have to be https.
         """
-        operation = self._operation
+        operation, sites = self._operation, self._endpoints(name, push=origin_only)
         asks = [_stranger(self.http, operation, self.policy, url) for url in urls if url.startswith("https://")]
-        asks += [_asker(site, operation, name, digest) for site in self._endpoints(name)]
+        asks += [_asker(site, operation, name, digest) for site in sites]
         return read_blob(operation, self.policy, asks, digest, size, offset)
+
+    def has_mirrors(self, name: str) -> bool:
+        """Whether a pull from the repository asks others than its origin."""
+        return len(self._endpoints(name)) > 1
 
     def blob_bytes(self, name: str, digest: str, size: int, *, what: str = "blob") -> bytes:
         """A small blob, size and digest checked."""
