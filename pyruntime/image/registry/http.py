@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 USER_AGENT = f"pyruntime/{VERSION}"
 CONNECT_TIMEOUT_S = 20.0
 READ_TIMEOUT_S = 60.0  # between two packets, not for the whole
-CHUNK = 256 << 10
+CHUNK = 128 << 10
 GIVEN_UP = "the transfer was cancelled"
 WATCH_S = 0.1  # how long a cancelled call may stay blocked
 
