@@ -1,0 +1,143 @@
+"""Pulls that are killed at random instants: no half image, no damage, and the next pull goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pyruntime.image.pull import pull
+from pyruntime.image.reference import parse_reference
+from pyruntime.image.registry import HostConfig, RegistryClient, RetryPolicy
+from pyruntime.image.store import Store
+from tests import small_images
+from tests.fault_proxy import Fault, fault_proxy
+from tests.image.test_pull import upload
+from tests.registry_stand import registry
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    pytest.mark.filterwarnings("default::ResourceWarning"),
+]
+REPOSITORY = Path(__file__).resolve().parents[2]
+SEED = int(os.environ.get("PYRUNTIME_SEED", "1"))
+PULL = """
+import sys
+from pyruntime.image.pull import pull
+from pyruntime.image.reference import parse_reference
+from pyruntime.image.registry import HostConfig, RegistryClient
+from pyruntime.image.store import Store
+with Store(sys.argv[1]) as store:
+    print("begun", flush=True)
+    print(pull(store, RegistryClient(HostConfig(certs_folders=())), parse_reference(sys.argv[2])).id, flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    with registry(tmp_path_factory.mktemp("plain")) as made:
+        yield made
+
+
+@pytest.fixture
+def proxy(plain):
+    with fault_proxy(plain.host) as made:
+        yield made
+
+
+def start(root: Path, reference: str) -> subprocess.Popen[str]:
+    """A pull in a process of its own that has begun."""
+    call = subprocess.Popen([sys.executable, "-c", PULL, str(root), reference], stdout=subprocess.PIPE, text=True,
+                            env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
+    assert call.stdout is not None
+    assert call.stdout.readline() == "begun\n"
+    return call
+
+
+def helpers_of(root: Path) -> list[int]:
+    """Unpacking helpers that still run with a directory of this store open."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if b"unpack_helper" in (entry / "cmdline").read_bytes() and str(root) in " ".join(
+                    os.readlink(fd) for fd in (entry / "fd").iterdir()
+                ):
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def check_whole(store: Store, made: small_images.Made, files: list[dict[str, bytes | str]]) -> None:
+    (image,) = store.images()
+    assert image.id == made.config_digest
+    for chain, content in zip(image.chain_ids, files):
+        for name, data in content.items():
+            assert Path(store.layer(chain).path, name).read_bytes() == data
+
+
+@pytest.mark.parametrize("rounds", [15, pytest.param(120, marks=pytest.mark.slow)])
+def test_killed_at_any_instant(plain, proxy, tmp_path, rounds) -> None:
+    chance = random.Random(SEED)
+    files = [{f"f{i}": os.urandom(700_000), f"g{i}": b"text " * 50_000} for i in range(5)]
+    made = small_images.image(files)
+    upload(plain, "killed", made, "v1")
+    proxy.faults.append(Fault("GET", "|".join(made.layers), slow_s=0.01, times=-1))
+    reference = f"{proxy.host}/killed:v1"
+    whole_s, generation, ended = 0.0, 0, 0
+    for number in range(rounds):
+        root = tmp_path / f"store{generation}"
+        call = start(root, reference)
+        began = time.monotonic()
+        if number == 0:
+            assert call.wait(120) == 0  # how long a whole one takes
+            whole_s = time.monotonic() - began
+        else:
+            time.sleep(chance.uniform(0, whole_s * 0.8))
+            call.send_signal(signal.SIGKILL)
+            call.wait()
+        assert call.stdout is not None
+        call.stdout.close()
+        with Store(str(root)) as store:
+            assert store.verify() == [], (SEED, number)
+            if store.images():
+                check_whole(store, made, files)
+                generation += 1
+                ended += 1
+    root = tmp_path / f"store{generation}"
+    with Store(str(root)) as store:
+        pull(store, RegistryClient(HostConfig(certs_folders=()), policy=RetryPolicy()), parse_reference(reference))
+        check_whole(store, made, files)
+        assert store.verify() == []
+        assert os.listdir(root / "staging") == []
+        assert os.listdir(root / "ingest") == []
+    assert any("Range" in request.headers for request in proxy.seen)
+    assert ended < rounds / 2  # the kills did hit pulls in the middle
+    end = time.monotonic() + 20
+    while left := helpers_of(tmp_path):
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
+
+
+def test_two_processes_pull_one_image(plain, proxy, tmp_path) -> None:
+    files = [{f"f{i}": os.urandom(500_000)} for i in range(3)]
+    made = small_images.image(files)
+    upload(plain, "both", made, "v1")
+    proxy.faults.append(Fault("GET", "|".join(made.layers), slow_s=0.01, times=-1))
+    calls = [start(tmp_path / "store", f"{proxy.host}/both:v1") for _ in range(3)]
+    for call in calls:
+        said, _ = call.communicate(timeout=120)
+        assert (call.returncode, said) == (0, f"{made.config_digest}\n")
+    for layer in made.layers:
+        assert proxy.count("GET", layer) == 1
+    with Store(str(tmp_path / "store")) as store:
+        assert store.verify() == []
+        check_whole(store, made, files)
