@@ -99,30 +99,29 @@ def _check_layout(contents: Contents) -> None:
 def _of_index(contents: Contents, raw: bytes, platform: Platform | None, name: str) -> Iterable[Archived]:
     index = parse_manifest(raw, "", media.OCI_INDEX)
     assert isinstance(index, Index)
-    groups: dict[str, list[Descriptor]] = {}
+    groups: dict[tuple[str, str, int], list[Descriptor]] = {}
     for number, entry in enumerate(index.manifests):
         if not entry.is_attestation and (entry.is_manifest or entry.is_index):
-            key = entry.annotations.get(FULL_NAME) or entry.annotations.get(REF_NAME) or f" {number}"
-            groups.setdefault(key, []).append(entry)
-    for key, entries in groups.items():
+            full, tag = entry.annotations.get(FULL_NAME) or "", entry.annotations.get(REF_NAME) or ""
+            groups.setdefault((full, tag, -1 if full or tag else number), []).append(entry)
+    for (full, tag, _), entries in groups.items():
         # One name for several platforms is one image, as in an index.
         entry = entries[0] if len(entries) == 1 else _choose(index.replace(manifests=tuple(entries)), platform)
         manifest = _manifest(contents, entry, platform)
         if (config := _config(contents, manifest)) is not None:
-            yield Archived(manifest, config, _names(key.strip(), name, numbered=key.startswith(" ")))
+            yield Archived(manifest, config, _names(full, tag, name))
 
 
-def _names(text: str, repository: str, *, numbered: bool) -> tuple[Reference, ...]:
-    """The reference an annotation means: a whole one, or a tag of `repository`."""
-    if numbered:
-        return (parse_reference(repository),) if repository else ()
+def _names(full: str, ref_name: str, repository: str) -> tuple[Reference, ...]:
+    """The reference that the annotations mean. REF_NAME counts: a whole one, or a tag of FULL_NAME or `repository`."""
     try:
-        if ":" in text or "/" in text:
-            found = parse_reference(text)
-        elif repository:
-            found = parse_reference(repository).with_tag(text)
-        else:
+        if ":" in ref_name or "/" in ref_name:
+            found = parse_reference(ref_name)
+        elif not (full or repository):
             return ()
+        else:
+            found = parse_reference(full or repository)
+            found = found.with_tag(ref_name) if ref_name else found
     except ImageError:
         return ()  # the specification lets a ref.name be any text
     return (found,) if found.tag else ()

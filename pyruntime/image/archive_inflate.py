@@ -38,10 +38,15 @@ def inflating(read: Read, *, limit_bytes: int = LIMIT_BYTES) -> Read:
 
     Raises InvalidImage for damaged or cut input and past `limit_bytes` of output.
     """
-    head = _at_least(read, 6)
+    head, whole = peek(read)
     kind = sniff(head)
-    pushed = _Pushed(read, head)
-    return _Inflater(pushed, kind, limit_bytes).read if kind else pushed.read
+    return _Inflater(whole, kind, limit_bytes).read if kind else whole
+
+
+def peek(read: Read) -> tuple[bytes, Read]:
+    """(the first bytes, enough for `sniff`; a reader that gives all of it, those included)."""
+    head = _at_least(read, 6)
+    return head, _Pushed(read, head).read
 
 
 class _Pushed:
@@ -60,7 +65,7 @@ class _Pushed:
 class _Inflater:
     """One member after the other; what follows the last one may only be zeros."""
 
-    def __init__(self, source: _Pushed, kind: str, limit_bytes: int) -> None:
+    def __init__(self, source: Read, kind: str, limit_bytes: int) -> None:
         self._source, self._kind, self._limit = source, kind, limit_bytes
         self._left = limit_bytes
         self._pending = b""
@@ -85,7 +90,7 @@ class _Inflater:
         if self._member is None and not self._begin():
             return b""
         if not self._pending and getattr(self._member, "needs_input", True):
-            self._pending = self._source.read(CHUNK_BYTES)
+            self._pending = self._source(CHUNK_BYTES)
         given, self._pending = self._pending, b""
         data = self._member.decompress(given, size)
         if self._member.eof:
@@ -98,15 +103,15 @@ class _Inflater:
 
     def _begin(self) -> bool:
         """A new member, when there is one."""
-        self._pending = (self._pending or self._source.read(CHUNK_BYTES)).lstrip(b"\0")
+        self._pending = (self._pending or self._source(CHUNK_BYTES)).lstrip(b"\0")
         if not self._pending:
-            probe = self._source.read(CHUNK_BYTES)
+            probe = self._source(CHUNK_BYTES)
             self._pending = probe.lstrip(b"\0")
             self._ended = not probe
             if not self._pending:
                 return False
         if len(self._pending) < 6:
-            self._pending += _at_least(self._source.read, 6 - len(self._pending))
+            self._pending += _at_least(self._source, 6 - len(self._pending))
         if sniff(self._pending) != self._kind:
             raise self._bad("something else follows its end")
         self._member = self._make()

@@ -167,7 +167,7 @@ def _process(image: ImageConfig, user: User, options: RuntimeOptions) -> dict[st
     # A non-root user gets them when it executes a file that has them (capabilities(7)): only the bounding set stays full.
     effective = held if user.uid == 0 else []
     who: dict[str, Any] = {"uid": user.uid, "gid": user.gid}
-    if user.additional_gids:
+    if user.additional_gids and sum(row.size for row in options.gid_maps) != 1:  # with one id setgroups(2) is denied
         who["additionalGids"] = list(user.additional_gids)
     process: dict[str, Any] = {
         "terminal": options.terminal,

@@ -1,0 +1,227 @@
+"""`bundle`: an image becomes a folder that `pyruntime run` (or any OCI runtime) takes: rootfs/ and config.json.
+
+The root file system is a full copy, unpacked layer by layer with the caller's rights: as root with the image's owners;
+as a plain user in a user namespace with the ids that /etc/subuid and /etc/subgid grant, or the caller's own alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from pyruntime.errors import HostError, InvalidImage, UsageError
+from pyruntime.image.apply import unpack_rootfs
+from pyruntime.image.archive import read_images
+from pyruntime.image.archive_blobs import FolderBlobs, StoreBlobs
+from pyruntime.image.archive_contents import TarContents
+from pyruntime.image.archive_store import chosen_images
+from pyruntime.image.inroot import make_directories
+from pyruntime.image.platform import host_platform
+from pyruntime.image.runtime_config import IdMap, RuntimeOptions, compile_config, volume_paths, working_dir
+from pyruntime.image.unpack_maps import IdMaps, namespace_for
+from pyruntime.image.users import resolve_user
+from pyruntime.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pyruntime.image.archive import Archived
+    from pyruntime.image.archive_blobs import Blobs
+    from pyruntime.image.archive_inflate import Read
+    from pyruntime.image.config import ImageConfig
+    from pyruntime.image.platform import Platform
+    from pyruntime.image.store import Store
+    from pyruntime.image.users import User
+
+    Say = Callable[[str], None]
+
+
+class BundleOptions(Record):
+    """`runtime`: see there; its hostname, architecture, maps and cgroup facts are filled in where they are not given.
+
+    `user` and `groups` as in `docker run --user --group-add`; `user` "" is the image's.
+    """
+
+    runtime: RuntimeOptions = RuntimeOptions()
+    user: str = ""
+    groups: tuple[str, ...] = ()
+
+
+def bundle_from_store(store: Store, text: str, path: str, *, options: BundleOptions | None = None,
+                      say: Say | None = None) -> ImageConfig:
+    """Makes the bundle of an image of the store in the new or empty folder `path`; the image's config.
+
+    Raises ImageNotFound, UsageError for options that cannot be met, UnpackError; then nothing is left at `path`.
+    """
+    with store.lease() as lease:
+        blobs = StoreBlobs(store, lease)
+        return make_bundle(blobs, chosen_images(blobs, [text])[0], path, options=options, say=say)
+
+
+def bundle_from_archive(read: Read, path: str, *, platform: Platform | None = None,
+                        options: BundleOptions | None = None, say: Say | None = None) -> ImageConfig:
+    """The same from the archive that `read` gives (`docker save`, an OCI layout in a tar) with one image in it.
+
+    Its content lies in `path` meanwhile.
+    """
+    with _new_folder(path), FolderBlobs(f"{path}/.content") as blobs:
+        images = read_images(TarContents(read, blobs), platform=platform)
+        if len(images) != 1:
+            raise InvalidImage(f"the archive holds {len(images)} images", hint="save one image alone")
+        return _fill(blobs, images[0], path, options or BundleOptions(), say)
+
+
+def make_bundle(blobs: Blobs, image: Archived, path: str, *, options: BundleOptions | None = None,
+                say: Say | None = None) -> ImageConfig:
+    """The same from an image whose content is in `blobs`."""
+    with _new_folder(path):
+        return _fill(blobs, image, path, options or BundleOptions(), say)
+
+
+@contextlib.contextmanager
+def _new_folder(path: str) -> Iterator[None]:
+    """The folder `path`, made or empty; after a failure it is as before."""
+    made = False
+    try:
+        os.mkdir(path, 0o755)
+        made = True
+    except FileExistsError:
+        if not os.path.isdir(path) or os.listdir(path):
+            raise UsageError(f"{path} exists and is not an empty folder", value=path, hint="name a new folder") from None
+    except OSError as error:
+        raise HostError(f"making {path}: {error.strerror}", errno=error.errno or 0, value=path) from None
+    try:
+        yield
+    except BaseException:
+        _clear(path, made=made)
+        raise
+
+
+def _clear(path: str, *, made: bool) -> None:
+    """Takes away what a failed call has made. Files of subordinate ids go with their namespace's rights."""
+    with contextlib.suppress(OSError):
+        os.unlink(f"{path}/config.json")
+    with contextlib.suppress(Exception):
+        namespace_for(rootless_maps()).empty(f"{path}/rootfs")
+    for name in (f"{path}/rootfs", *([path] if made else [])):
+        with contextlib.suppress(OSError):
+            os.rmdir(name)
+
+
+def _fill(blobs: Blobs, image: Archived, path: str, options: BundleOptions, say: Say | None) -> ImageConfig:
+    rootfs = f"{path}/rootfs"
+    os.mkdir(rootfs, 0o755)
+    maps = rootless_maps()
+    runtime = _completed(options.runtime, image.config, maps)
+    warnings = unpack_rootfs(blobs, image, rootfs, id_maps=maps)
+    root_fd = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        user = resolve_user(root_fd, options.user or image.config.config.get("User") or "", options.groups)
+        document = compile_config(image.config, user, runtime)
+        warnings += _unmapped(user, maps)
+        # What the image names must be there, as Docker makes it: paths inside the root, whatever links say (S53).
+        for name in (working_dir(image.config, runtime), *volume_paths(image.config)):
+            _make(root_fd, name)
+    finally:
+        os.close(root_fd)
+    _write_config(f"{path}/config.json", document)
+    for text in warnings if say is not None else ():
+        say(text)  # type: ignore[misc]
+    return image.config
+
+
+def _unmapped(user: User, maps: IdMaps | None) -> list[str]:
+    """A warning when the user that the image names has no id in the caller's namespace."""
+    if maps is None or any(first <= user.uid < first + count for first, _, count in maps.uids):
+        return []
+    return [f"user {user.uid} is none of the ids that this user may give: the container cannot start as it; take user 0, "
+            "or have ranges of ids granted in /etc/subuid and /etc/subgid"]
+
+
+def _make(root_fd: int, name: str) -> None:
+    try:
+        os.close(make_directories(root_fd, name))
+    except OSError as error:
+        raise InvalidImage(f"the image's directory {name} cannot be made: {error.strerror}", value=name,
+                           hint="something else stands there in its files") from None
+
+
+def _write_config(path: str, document: dict[str, object]) -> None:
+    from pyruntime.spec.document import dump
+
+    with open(path, "x", encoding="utf-8") as file:
+        file.write(dump(document, indent="\t") + "\n")
+
+
+def _completed(runtime: RuntimeOptions, config: ImageConfig, maps: IdMaps | None) -> RuntimeOptions:
+    """The options with the facts of this machine and image filled in."""
+    if not runtime.hostname:
+        runtime = runtime.replace(hostname=config.digest.partition(":")[2][:12])
+    if maps is not None:
+        runtime = runtime.replace(uid_maps=_rows(maps.uids), gid_maps=_rows(maps.gids), own_devices=False)
+    return runtime.replace(architecture=host_platform().architecture, last_cap=_last_cap(),
+                           cgroup_v2=runtime.cgroup_v2 or os.path.exists("/sys/fs/cgroup/cgroup.controllers"))
+
+
+def _rows(rows: tuple[tuple[int, int, int], ...]) -> tuple[IdMap, ...]:
+    return tuple(IdMap(*row) for row in rows)
+
+
+def _last_cap() -> int:
+    try:
+        with open("/proc/sys/kernel/cap_last_cap", "rb") as file:
+            return int(file.read())
+    except OSError:
+        return RuntimeOptions().last_cap
+
+
+# ---- a plain user ----
+def rootless_maps() -> IdMaps | None:
+    """The ids of a plain user's containers: 0 is the user, from 1 on those granted; None for root.
+
+    One id each where none are granted or newuidmap is not installed.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    if uid == 0:
+        return None
+    uids, gids = ((0, uid, 1),), ((0, gid, 1),)
+    if any(_program(name) is None for name in ("newuidmap", "newgidmap")):
+        return IdMaps(uids, gids)
+    more_uids, more_gids = granted("/etc/subuid", uid), granted("/etc/subgid", uid)
+    if not more_uids or not more_gids:
+        return IdMaps(uids, gids)
+    return IdMaps(uids + _following(more_uids), gids + _following(more_gids))
+
+
+def granted(path: str, uid: int) -> list[tuple[int, int]]:
+    """(first id, count) of each range that a file of subuid(5) grants the user, by name or number."""
+    import pwd
+
+    names = {str(uid)}
+    with contextlib.suppress(KeyError):
+        names.add(pwd.getpwuid(uid).pw_name)
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            rows = [line.strip().split(":") for line in file]
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.EACCES}:
+            return []
+        raise
+    return [(int(row[1]), int(row[2])) for row in rows
+            if len(row) == 3 and row[0] in names and row[1].isdigit() and row[2].isdigit() and int(row[2])]
+
+
+def _following(ranges: list[tuple[int, int]]) -> tuple[tuple[int, int, int], ...]:
+    rows, at = [], 1
+    for first, count in ranges:
+        rows.append((at, first, count))
+        at += count
+    return tuple(rows)
+
+
+def _program(name: str) -> str | None:
+    import shutil
+
+    return shutil.which(name)
