@@ -79,7 +79,8 @@ def _sweep_blobs(core: Core, digests: list[str]) -> None:
 
 
 def _sweep_ingest(core: Core, names: list[str]) -> None:
-    """Nameless blobs of dead writers, and parts that nobody went on with."""
+    """Nameless blobs of dead writers, parts of what is complete, and parts that nobody went on with."""
+    known = {row[0] for row in core.database.read("SELECT digest FROM blobs")}
     for name in names:
         path = f"{core.root}/ingest/{name}"
         try:
@@ -87,7 +88,8 @@ def _sweep_ingest(core: Core, names: list[str]) -> None:
         except FileNotFoundError:
             continue
         old = time.time() - found.st_mtime > core.keep_s
-        if not (old or found.st_size == 0 or name.startswith("new-")):
+        complete = name.replace("-", ":", 1) in known
+        if not (old or complete or found.st_size == 0 or name.startswith("new-")):
             continue
         lock = lock_file(path, wait=False)
         if lock is not None:

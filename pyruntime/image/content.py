@@ -2,8 +2,9 @@
 
     open(ingest/ALG-HEX) + flock     the part file is the lock of its digest
     write, hash                      a part that was kept is hashed first
-    rename to blobs/ALG/HEX, row     both under the lock; a file without a row is swept
-    unlink                           row first, file second, under the lock as well
+    link as blobs/ALG/HEX, row       the part keeps its name, and so the lock, until the row is there
+    unlink the part                  a file without a row is swept
+    removal                          row first, file second, under the lock as well
 
 Whoever waited for the lock finds the row and has nothing to do. Bytes are on stable storage when commit_image has
 called syncfs; until then the row says so.
@@ -49,12 +50,17 @@ def claim_blob(core: Core, digest: str, lease: Lease) -> bool:
 
 
 def add_blob(core: Core, path: str, digest: str, size: int, lease: Lease) -> None:
-    """Makes the file at `path`, which the caller has checked, the content of `digest`; its lock is held."""
+    """Makes the file at `path`, which the caller has checked, the content of `digest`; the digest's lock is held.
+
+    `path` may be the part that is the lock: its name goes last, a rename would let the next writer in before the row.
+    """
     with disk_errors("storing content"):
-        os.rename(path, core.blob_file(digest))
+        _unlink(core.blob_file(digest))  # left without a row by a writer that was killed
+        os.link(path, core.blob_file(digest))
     with core.database.write(durable=False) as rows:
         rows.execute("INSERT INTO blobs VALUES(?, ?, ?, 0)", (digest, size, time.time_ns()))
         rows.execute("INSERT OR IGNORE INTO claims VALUES(?, 'blob', ?)", (lease.id, digest))
+    os.unlink(path)
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
@@ -248,6 +254,7 @@ def read_blob(core: Core, digest: str, limit_bytes: int) -> bytes:
 def remove_blobs(core: Core, digests: list[str]) -> int:
     """Removes those that no image and no living lease names and nobody is writing; bytes freed."""
     locks: dict[str, int] = {}
+    gone: dict[str, int] = {}
     try:
         for digest in digests:
             with disk_errors("removing content"):
@@ -260,7 +267,7 @@ def remove_blobs(core: Core, digests: list[str]) -> int:
         return sum(gone.values())
     finally:
         for digest, fd in locks.items():
-            if os.fstat(fd).st_size == 0:
+            if digest in gone or os.fstat(fd).st_size == 0:
                 _unlink(core.part_file(digest))
             os.close(fd)
 
