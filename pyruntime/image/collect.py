@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pyruntime.image import layers
-from pyruntime.image.content import remove_blobs
+from pyruntime.image.content import Doomed, unlink_if_there
 from pyruntime.image.core import disk_errors
 from pyruntime.image.locks import lock_file
 
@@ -31,7 +31,7 @@ def sweep(core: Core) -> None:
         _sweep_places(core, listed["staging"], listed["layers"])
         _sweep_blobs(core, blobs)
         _sweep_ingest(core, listed["ingest"])
-    collect(core, keep_s=core.keep_s)
+    collect(core)
 
 
 def _forget_other_boots(core: Core) -> None:
@@ -71,7 +71,7 @@ def _sweep_blobs(core: Core, digests: list[str]) -> None:
             continue
         try:
             if not core.database.read("SELECT 1 FROM blobs WHERE digest = ?", (digest,)):
-                os.unlink(core.blob_file(digest))
+                unlink_if_there(core.blob_file(digest))  # a remover may have been quicker
             if os.fstat(lock).st_size == 0:
                 os.unlink(core.part_file(digest))
         finally:
@@ -97,25 +97,24 @@ def _sweep_ingest(core: Core, names: list[str]) -> None:
             os.close(lock)
 
 
-def collect(core: Core, *, keep_s: float, blobs: list[str] | None = None) -> tuple[list[tuple[str, str, int]], int]:
-    """Removes unused layers, the `blobs` named when unused, and unused ones older than `keep_s`.
-
-    Returns the layers that went (ChainID, place, size) and the bytes freed, theirs included.
-    """
-    before = time.time_ns() - int(keep_s * 1e9)
+def collect(core: Core) -> int:
+    """Removes layers that nothing uses, and content that nothing has used for keep_s; bytes freed. Usually one query."""
+    before = time.time_ns() - int(core.keep_s * 1e9)
     with core.database.snapshot() as rows:
-        busy = rows.execute(
+        loose = rows.execute(
             "SELECT EXISTS(SELECT 1 FROM layers AS l WHERE NOT EXISTS(SELECT 1 FROM layers WHERE parent = l.chain)"
             " AND NOT EXISTS(SELECT 1 FROM images WHERE top = l.chain)"
             " AND NOT EXISTS(SELECT 1 FROM holds WHERE top = l.chain))").fetchone()[0]
         old = [row[0] for row in rows.execute(
             "SELECT digest FROM blobs AS b WHERE added < ? AND NOT EXISTS(SELECT 1 FROM image_blobs WHERE blob = b.digest)"
             " AND NOT EXISTS(SELECT 1 FROM claims WHERE kind = 'blob' AND name = b.digest)", (before,))]
-    gone: list[tuple[str, str, int]] = []
-    if busy:
+    if not loose and not old:
+        return 0
+    with Doomed(core) as doomed:
         with core.database.write() as rows:
             core.database.drop_dead_leases(rows)
             gone = layers.forget_all_unused(rows)
-    freed = remove_blobs(core, list(dict.fromkeys([*(blobs or ()), *old])))
+            doomed.take(rows, old)
+        freed = doomed.finish()
     layers.discard(core, [place for _, place, _ in gone])
-    return gone, freed + sum(size for _, _, size in gone)
+    return freed + sum(size for _, _, size in gone)

@@ -24,8 +24,9 @@ from pyruntime.image.digest import Hasher, algorithm_of, verify
 from pyruntime.image.locks import lock_file
 
 if TYPE_CHECKING:
+    import sqlite3
     import threading
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
 
     from pyruntime.image.core import Core
@@ -55,7 +56,7 @@ def add_blob(core: Core, path: str, digest: str, size: int, lease: Lease) -> Non
     `path` may be the part that is the lock: its name goes last, a rename would let the next writer in before the row.
     """
     with disk_errors("storing content"):
-        _unlink(core.blob_file(digest))  # left without a row by a writer that was killed
+        unlink_if_there(core.blob_file(digest))  # left without a row by a writer that was killed
         os.link(path, core.blob_file(digest))
     with core.database.write(durable=False) as rows:
         rows.execute("INSERT INTO blobs VALUES(?, ?, ?, 0)", (digest, size, time.time_ns()))
@@ -251,45 +252,49 @@ def read_blob(core: Core, digest: str, limit_bytes: int) -> bytes:
     return data
 
 
-def remove_blobs(core: Core, digests: list[str]) -> int:
-    """Removes those that no image and no living lease names and nobody is writing; bytes freed."""
-    locks: dict[str, int] = {}
-    gone: dict[str, int] = {}
-    try:
-        for digest in digests:
-            with disk_errors("removing content"):
-                fd = lock_file(core.part_file(digest), wait=False)
-            if fd is not None:
-                locks[digest] = fd
-        gone = _forget_blobs(core, list(locks))
-        for digest in gone:
-            _unlink(core.blob_file(digest))
-        return sum(gone.values())
-    finally:
-        for digest, fd in locks.items():
-            if digest in gone or os.fstat(fd).st_size == 0:
-                _unlink(core.part_file(digest))
-            os.close(fd)
+class Doomed:
+    """Content that goes: `take` its rows inside a write, `finish` with its files after that is committed.
 
+    The locks of the digests are held in between, so that nobody brings one of them in before its old file is gone.
+    """
 
-def _forget_blobs(core: Core, digests: list[str]) -> dict[str, int]:
-    """Digest and size of the rows that went."""
-    gone: dict[str, int] = {}
-    if not digests:
-        return gone
-    with core.database.write() as rows:
-        core.database.drop_dead_leases(rows)
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._locks: dict[str, int] = {}
+        self._gone: dict[str, int] = {}
+
+    def __enter__(self) -> Doomed:
+        return self
+
+    def take(self, rows: sqlite3.Connection, digests: Iterable[str]) -> None:
+        """Removes the rows of those that no image and no lease names and nobody is writing. After drop_dead_leases."""
         for digest in digests:
             found = rows.execute(
                 "SELECT size FROM blobs WHERE digest = :x AND NOT EXISTS(SELECT 1 FROM image_blobs WHERE blob = :x)"
                 " AND NOT EXISTS(SELECT 1 FROM claims WHERE kind = 'blob' AND name = :x)", {"x": digest}).fetchone()
-            if found:
+            if not found or digest in self._locks:
+                continue
+            with disk_errors("removing content"):
+                lock = lock_file(self._core.part_file(digest), wait=False)  # who waits here would keep all writers out
+            if lock is not None:
+                self._locks[digest] = lock
                 rows.execute("DELETE FROM blobs WHERE digest = ?", (digest,))
-                gone[digest] = found[0]
-    return gone
+                self._gone[digest] = found[0]
+
+    def finish(self) -> int:
+        """Removes the files; bytes freed."""
+        for digest in self._gone:
+            unlink_if_there(self._core.blob_file(digest))
+        return sum(self._gone.values())
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for digest, lock in self._locks.items():
+            unlink_if_there(self._core.part_file(digest))
+            os.close(lock)
 
 
-def _unlink(path: str) -> None:
+def unlink_if_there(path: str) -> None:
+    """Removes a file that another process may have removed."""
     try:
         os.unlink(path)
     except FileNotFoundError:

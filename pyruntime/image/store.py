@@ -28,7 +28,7 @@ from pyruntime.image.locks import start_time
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from pyruntime.image.index import Database
@@ -190,10 +190,7 @@ class Store:
     def release(self, holder: str) -> None:
         """The container is gone; layers that only it used go."""
         names.release(self._core, holder)
-        self._collect()
-
-    def _collect(self, blobs: list[str] | None = None) -> int:
-        return collect.collect(self._core, keep_s=self._core.keep_s, blobs=blobs)[1]
+        collect.collect(self._core)
 
     def remove(self, text: str, *, force: bool = False, prune: bool = True,
                running: Collection[str] = ()) -> list[tuple[str, str]]:  # fmt: skip
@@ -202,12 +199,7 @@ class Store:
         `running`: holders that run now. `prune`: parents that nothing names go as well. Raises ImageConflict,
         ImageNotFound, InvalidReference.
         """
-        with self.database.write() as rows:
-            self.database.drop_dead_leases(rows)
-            work = removal.Removal(rows, running)
-            work.remove(text, force=force, prune=prune)
-        self._finish(work)
-        return work.report
+        return self._remove(running, lambda work: work.remove(text, force=force, prune=prune))[0]
 
     def prune(self, filters: Mapping[str, Collection[str]] | None = None, *,
               running: Collection[str] = ()) -> tuple[list[tuple[str, str]], int]:  # fmt: skip
@@ -216,16 +208,20 @@ class Store:
         Filters: dangling, until, label, label!. Raises InvalidReference for another one.
         """
         chosen = removal.Filters(filters or {})
-        with self.database.write() as rows:
-            self.database.drop_dead_leases(rows)
-            work = removal.Removal(rows, running)
-            work.prune(chosen, self._config_of)
-        return work.report, self._finish(work)
+        return self._remove(running, lambda work: work.prune(chosen, self._config_of))
 
-    def _finish(self, work: removal.Removal) -> int:
-        """The rows are gone for good: now the files. Bytes freed."""
+    def _remove(self, running: Collection[str],
+                what: Callable[[removal.Removal], None]) -> tuple[list[tuple[str, str]], int]:  # fmt: skip
+        """All rows in one transaction, then the files; (report, bytes freed)."""
+        with content.Doomed(self._core) as doomed:
+            with self.database.write() as rows:
+                self.database.drop_dead_leases(rows)
+                work = removal.Removal(rows, running)
+                what(work)
+                doomed.take(rows, work.blobs)
+            freed = doomed.finish() + sum(size for _, _, size in work.gone)
         layers.discard(self._core, [place for _, place, _ in work.gone])
-        return self._collect(work.blobs) + sum(size for _, _, size in work.gone)
+        return work.report, freed + collect.collect(self._core)
 
     def disk_usage(self) -> Usage:
         """What images take on disk."""

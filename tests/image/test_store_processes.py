@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -51,7 +52,8 @@ def test_eight_processes_at_once(tmp_path, seed) -> None:
     root = str(tmp_path / "root")
     workers = [worker("churn", root, seed * 100 + number, 25) for number in range(8)]
     results = [process.communicate(timeout=300) for process in workers]
-    assert [(process.returncode, *result) for process, result in zip(workers, results)] == [(0, "", "")] * 8
+    failed = [text for process, (_, text) in zip(workers, results) if process.returncode]
+    assert not failed, "\n".join(failed)
     check_clean(root)
     empty(root)
 
@@ -146,3 +148,68 @@ def test_a_waiter_takes_over_when_the_writer_is_killed(tmp_path) -> None:
         assert ingest.offset == 400
         ingest.write(data[400:])
         ingest.commit()
+
+
+@pytest.mark.parametrize("rounds", [3, pytest.param(15, marks=pytest.mark.slow)])
+def test_killed_among_others_that_live(tmp_path, rounds) -> None:
+    """Some of the workers are killed at any instant; the others notice nothing and the store is whole."""
+    root, rng = str(tmp_path / "root"), random.Random(SEED)
+    for turn in range(rounds):
+        seed = SEED * 1000 + turn * 10
+        lasting = [worker("churn", root, seed + number, 12) for number in range(3)]
+        doomed = [worker("churn", root, seed + 5 + number, 1000) for number in range(3)]
+        for process in doomed:
+            time.sleep(rng.random() * 0.7)
+            process.kill()
+        for process in doomed:
+            process.communicate(timeout=60)
+        results = [process.communicate(timeout=300) for process in lasting]
+        failed = [text for process, (_, text) in zip(lasting, results) if process.returncode]
+        assert not failed, "\n".join(failed)
+        with Store(root) as store:
+            for (holder,) in store.database.read("SELECT holder FROM holds"):
+                store.release(holder)  # of workers that were killed while they held
+        check_clean(root)
+    empty(root)
+
+
+STEPS = {"linkat": "link", "link": "link", "rename": "move", "renameat": "move", "renameat2": "move", "syncfs": "syncfs",
+         "fdatasync": "row", "fsync": "row", "unlink": "unlink", "unlinkat": "unlink"}
+
+
+def traced(tmp_path, body: str) -> list[str]:
+    """What the kernel was asked for, in order, by `body` with an open store; equal neighbours once."""
+    log = tmp_path / "strace"
+    script = ("import sys\nfrom pyruntime.image.store import Store\nfrom tests.image.made import Made\n"
+              f"store = Store({str(tmp_path / 'root')!r})\nopen('/proc/self/comm')\n{body}\nopen('/proc/self/comm')\nstore.close()\n")
+    calls = ",".join(STEPS)
+    subprocess.run(["strace", "-f", "-y", "-o", str(log), "-e", f"trace=openat,{calls}", sys.executable, "-c", script],
+                   cwd=REPOSITORY, check=True, stdin=subprocess.DEVNULL, timeout=120)
+    _, inside, _ = log.read_text().split("/proc/self/comm")[:3] if log.read_text().count("/proc/self/comm") == 2 else ("", "", "")
+    steps: list[str] = []
+    for line in inside.splitlines():
+        name = line.split()[1].partition("(")[0] if len(line.split()) > 1 else ""
+        step = STEPS.get(name, "")
+        if step == "unlink" and ("/ingest/" in line or "ENOENT" in line):
+            continue
+        if step and (not steps or steps[-1] != step):
+            steps.append(step)
+    return steps
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
+def test_content_is_on_the_disk_before_its_row_and_goes_after_it(tmp_path) -> None:
+    with Store(str(tmp_path / "root")) as store, store.database.write() as rows:
+        rows.execute("SELECT 1")
+    steps = traced(tmp_path, "Made('x:1', [1, 2]).add(store)")
+    print(steps)
+    assert steps.count("syncfs") == 1
+    before, after = steps[: steps.index("syncfs")], steps[steps.index("syncfs") :]
+    assert {"link", "move"} <= set(before)
+    assert after == ["syncfs", "row"]
+    steps = traced(tmp_path, "store.remove('x:1')")
+    print(steps)
+    # all rows first
+    assert steps[0] == "row"
+    assert steps.count("row") == 1
+    assert {"move", "unlink"} <= set(steps)
