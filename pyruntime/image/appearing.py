@@ -38,7 +38,7 @@ def commit(core: Core, lease: Lease, wanted: Appearance) -> str:
     """The image's ID. Raises InvalidImage, StoreError, DigestMismatch; then no row names anything new."""
     config, blobs = _read(core, wanted)
     _check_layers(config, wanted.layers)
-    _claim(core, lease, sorted({digest for digest, _ in blobs}))
+    fresh = _claim(core, lease, sorted({digest for digest, _ in blobs}))
     placed: dict[str, str] = {}
     for layer in wanted.layers:
         if layer.path is not None:
@@ -46,8 +46,9 @@ def commit(core: Core, lease: Lease, wanted: Appearance) -> str:
             if layers.find(core, layer.chain_id, lease) is None:
                 layers.move_in(core, place)
             placed[layer.chain_id] = place
-    with disk_errors("writing the image to the disk"):
-        syncfs(core.fd)
+    if fresh or placed:
+        with disk_errors("writing the image to the disk"):
+            syncfs(core.fd)
     lost: list[str] = []
     with core.database.write() as rows:
         _add_layers(rows, wanted.layers, placed, lost)
@@ -80,14 +81,21 @@ def _check_layers(config: ImageConfig, given: Sequence[NewLayer]) -> None:
                            value=", ".join(diff for _, diff in found)[:160])
 
 
-def _claim(core: Core, lease: Lease, digests: list[str]) -> None:
-    """All the content is there and stays. Raises StoreError that names what is missing."""
+def _claim(core: Core, lease: Lease, digests: list[str]) -> bool:
+    """All the content is there and stays; some of it is not known to be on stable storage.
+
+    Raises StoreError that names what is missing.
+    """
+    fresh = False
     with core.database.write(durable=False) as rows:
         for digest in digests:
-            if not rows.execute("SELECT 1 FROM blobs WHERE digest = ?", (digest,)).fetchone():
+            found = rows.execute("SELECT synced FROM blobs WHERE digest = ?", (digest,)).fetchone()
+            if not found:
                 raise StoreError(f"content {digest} of the image is not in the store", value=digest,
                                  hint="every layer, the config and the manifest are stored before the image is")
+            fresh |= not found[0]
         rows.executemany("INSERT OR IGNORE INTO claims VALUES(?, 'blob', ?)", [(lease.id, digest) for digest in digests])
+    return fresh
 
 
 def _add_layers(rows: sqlite3.Connection, given: Sequence[NewLayer], placed: dict[str, str], lost: list[str]) -> None:

@@ -22,16 +22,20 @@ if TYPE_CHECKING:
 ALGORITHMS = ("sha256", "sha512")
 
 
-def sweep(core: Core) -> None:
-    """Brings the root in order; the caller has its lock, so there is one sweep at a time."""
+def sweep(core: Core) -> list[str]:
+    """Brings the root in order; the caller has its lock, so there is one sweep at a time.
+
+    Returns the trees below staging/ that nothing names any more, for layers.remove_tree: that may take its time.
+    """
     _forget_other_boots(core)
     listed = {name: os.listdir(f"{core.root}/{name}") for name in ("staging", "layers", "ingest")}
     blobs = [f"{algorithm}:{name}" for algorithm in ALGORITHMS for name in os.listdir(f"{core.root}/blobs/{algorithm}")]
     with disk_errors("sweeping the store"):
-        _sweep_places(core, listed["staging"], listed["layers"])
+        trees = _sweep_places(core, listed["staging"], listed["layers"])
         _sweep_blobs(core, blobs)
         _sweep_ingest(core, listed["ingest"])
     collect(core)
+    return trees
 
 
 def _forget_other_boots(core: Core) -> None:
@@ -51,14 +55,13 @@ def named_places(core: Core) -> set[str]:
         "SELECT place FROM layers UNION SELECT name FROM claims WHERE kind = 'place'")}
 
 
-def _sweep_places(core: Core, staged: list[str], placed: list[str]) -> None:
+def _sweep_places(core: Core, staged: list[str], placed: list[str]) -> list[str]:
     with core.database.write(durable=False) as rows:
         core.database.drop_dead_leases(rows)
     named = named_places(core)
-    layers.discard(core, [place for place in placed if place not in named])
-    for place in staged:
-        if place not in named:
-            layers.remove_tree(core.staging(place))
+    loose = [place for place in placed if place not in named]
+    layers.set_aside(core, loose)
+    return [core.staging(place) for place in [*loose, *staged] if place not in named]
 
 
 def _sweep_blobs(core: Core, digests: list[str]) -> None:

@@ -98,13 +98,18 @@ def forget_all_unused(rows: sqlite3.Connection) -> list[tuple[str, str, int]]:
     return gone
 
 
-def discard(core: Core, places: list[str]) -> None:
-    """Removes the directories of layers whose rows are gone; out of layers/ first, so that a rest is swept."""
+def set_aside(core: Core, places: list[str]) -> None:
+    """Moves layers whose rows are gone out of layers/: what is left of them below staging/ is swept."""
     for place in places:
         try:
             os.rename(core.layer_folder(place), core.staging(place))
         except FileNotFoundError:
             pass  # another one sweeps it
+
+
+def discard(core: Core, places: list[str]) -> None:
+    """Removes the directories of layers whose rows are gone."""
+    set_aside(core, places)
     for place in places:
         remove_tree(core.staging(place))
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _ID_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
 CONFIGS_KEPT = 512
+_ALL = ("SELECT id, created, size, parent, tagged FROM images", "SELECT image, name, tag, digest FROM refs",
+        "SELECT image, blob FROM image_blobs WHERE kind = 'manifest'")
+_ONE = (f"{_ALL[0]} WHERE id = ?", f"{_ALL[1]} WHERE image = ?", f"{_ALL[2]} AND image = ?")
 
 
 def reference_of(name: str, tag: str, digest: str) -> Reference:
@@ -49,12 +52,9 @@ class Configs:
 
 def images(core: Core, config_of: Callable[[str], ImageConfig], only: str = "") -> list[Image]:
     """All images, or the one with the ID `only`, newest first."""
+    values = (only,) if only else ()
     with core.database.snapshot() as rows:
-        found = rows.execute("SELECT id, created, size, parent, tagged FROM images WHERE :x = '' OR id = :x",
-                             {"x": only}).fetchall()
-        names = rows.execute("SELECT image, name, tag, digest FROM refs WHERE :x = '' OR image = :x", {"x": only}).fetchall()
-        blobs = rows.execute("SELECT image, blob FROM image_blobs WHERE kind = 'manifest' AND (:x = '' OR image = :x)",
-                             {"x": only}).fetchall()
+        found, names, blobs = (rows.execute(query, values).fetchall() for query in (_ONE if only else _ALL))
     tags: dict[str, list[Reference]] = {}
     digests: dict[str, list[Reference]] = {}
     for image, name, tag, digest in names:

@@ -49,7 +49,9 @@ class Store:
         self._config_of = names.Configs(self._core)
         try:
             with self._core.locked():
-                collect.sweep(self._core)
+                trees = collect.sweep(self._core)
+            for tree in trees:
+                layers.remove_tree(tree)
         except BaseException:
             self._core.close()
             raise

