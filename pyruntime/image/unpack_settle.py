@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pyruntime.errors import UnpackError
@@ -34,15 +35,23 @@ def is_whiteout(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
-def is_opaque(fd: int) -> bool:
-    """Whether a directory hides those below it."""
+def is_opaque(fd: int) -> str:
+    """The attribute by which a directory hides those below it, or ""."""
     for name in OPAQUE:
         try:
             if os.getxattr(fd, name) == b"y":
-                return True
+                return name
         except OSError:
             continue
-    return False
+    return ""
+
+
+@contextmanager
+def _times_kept(fd: int) -> Iterator[None]:
+    """A directory is as old after a change as before."""
+    status = os.fstat(fd)
+    yield
+    os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _status(name: bytes, fd: int) -> os.stat_result | None:
@@ -55,8 +64,8 @@ def _status(name: bytes, fd: int) -> os.stat_result | None:
 class Places:
     """One directory of the merged view: its descriptors, top first; the layers that have it and are not hidden."""
 
-    def __init__(self, fds: list[int]) -> None:
-        self.fds = fds
+    def __init__(self, fds: list[int], *, root: bool = False) -> None:
+        self.fds, self.root = fds, root
 
     def close(self) -> None:
         """Closes them all."""
@@ -64,13 +73,17 @@ class Places:
             os.close(fd)
         self.fds = []
 
+    def names(self) -> set[bytes]:
+        """All names in it."""
+        return {os.fsencode(name) for fd in self.fds for name in os.listdir(fd) if self.look(os.fsencode(name))}
+
     def look(self, name: bytes) -> tuple[int, os.stat_result] | None:
         """(descriptor of the layer's directory, status) of the uppermost that has the name; None also for a whiteout."""
         for fd in self.fds:
             status = _status(name, fd)
             if status is not None:
                 return None if is_whiteout(status) else (fd, status)
-            if is_opaque(fd):
+            if not self.root and is_opaque(fd):
                 return None
         return None
 
@@ -85,7 +98,7 @@ class Places:
                 found.append(os.open(name, OPEN_DIR, dir_fd=fd))
                 if is_opaque(found[-1]):
                     break
-            if is_opaque(fd):
+            if not self.root and is_opaque(fd):
                 break
         return Places(found)
 
@@ -97,13 +110,8 @@ class Merged:
         self.paths = paths
 
     def root(self) -> Places:
-        """The root, in every layer down to the first opaque one."""
-        fds = []
-        for path in self.paths:
-            fds.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-            if is_opaque(fds[-1]):
-                break
-        return Places(fds)
+        """The root: that of every layer, overlayfs knows no opaque one."""
+        return Places([os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for path in self.paths], root=True)
 
     def directory(self, path: bytes) -> Places:
         """A directory by its canonical path; the caller closes it."""
@@ -147,10 +155,15 @@ class Merged:
         return (self.directory(b"/".join(done)), rest[0]) if rest else None
 
 
-def _own_directory(root: str, path: bytes) -> int | None:
-    """A directory of the layer itself by its canonical path; None when a later entry took it away."""
+def _own_directory(root: str, path: bytes) -> tuple[int, bool] | None:
+    """A directory of the layer itself by its canonical path, and whether an opaque one above it cuts it off from below.
+
+    None when a later entry took it away.
+    """
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    for name in filter(None, path.split(b"/")):
+    alone = False
+    for depth, name in enumerate(filter(None, path.split(b"/"))):
+        alone = alone or (depth > 0 and bool(is_opaque(fd)))
         try:
             below = os.open(name, OPEN_DIR, dir_fd=fd)
         except OSError as error:
@@ -160,7 +173,7 @@ def _own_directory(root: str, path: bytes) -> int | None:
         finally:
             os.close(fd)
         fd = below
-    return fd
+    return fd, alone
 
 
 def _copy_xattrs(source: int, target: int) -> None:
@@ -240,10 +253,13 @@ def _copy_node(name: bytes, status: os.stat_result, source: int, new: bytes, tar
 
 def _settle_implied(root: str, path: bytes, lowers: Merged) -> str:
     """A warning, or ""."""
-    own = _own_directory(root, path)
-    if own is None:
+    found = _own_directory(root, path)
+    if found is None:
         return ""
+    own, alone = found
     try:
+        if alone:
+            return ""
         parent, _, name = path.rpartition(b"/")
         here = lowers.directory(path)
         try:
@@ -266,10 +282,11 @@ def _settle_link(root: str, path: bytes, target: bytes, lowers: Sequence[str]) -
     found = Merged((root, *lowers)).find(target)
     places, name = found or (Places([]), b"")
     parent, _, new = path.rpartition(b"/")
-    own = _own_directory(root, parent)
+    here = _own_directory(root, parent)
     try:
-        if own is None:
+        if here is None:
             return
+        own = here[0]
         there = _status(new, own)
         if there is not None and not is_whiteout(there):
             return  # a later entry of that name won
@@ -277,19 +294,25 @@ def _settle_link(root: str, path: bytes, target: bytes, lowers: Sequence[str]) -
         if seen is None or stat.S_ISDIR(seen[1].st_mode):
             what = "which is a directory" if seen else "which is not there"
             raise UnpackError(f"{quoted(path)}: hard link to {quoted(target)}, {what}", entry=os.fsdecode(path))
-        if there is not None:
-            os.unlink(new, dir_fd=own)
-        fd, status = seen
-        if places.fds[0] == fd and _is_in(root, fd):
-            os.link(name, new, src_dir_fd=fd, dst_dir_fd=own, follow_symlinks=False)
-        elif stat.S_ISREG(status.st_mode):
-            _copy_file(name, fd, new, own)
-        else:
-            _copy_node(name, status, fd, new, own)
+        with _times_kept(own):
+            if there is not None:
+                os.unlink(new, dir_fd=own)
+            _place_link(root, (name, *seen), new, own)
     finally:
         places.close()
-        if own is not None:
-            os.close(own)
+        if here is not None:
+            os.close(here[0])
+
+
+def _place_link(root: str, found: tuple[bytes, int, os.stat_result], new: bytes, target: int) -> None:
+    """A link where the file is of the layer itself, else a copy with all metadata."""
+    name, fd, status = found
+    if _is_in(root, fd):
+        os.link(name, new, src_dir_fd=fd, dst_dir_fd=target, follow_symlinks=False)
+    elif stat.S_ISREG(status.st_mode):
+        _copy_file(name, fd, new, target)
+    else:
+        _copy_node(name, status, fd, new, target)
 
 
 def _is_in(root: str, fd: int) -> bool:
@@ -300,22 +323,56 @@ def _is_in(root: str, fd: int) -> bool:
 
 
 def _settle_whiteout(root: str, whiteout: Whiteout, lowers: Merged) -> None:
-    own = _own_directory(root, whiteout.directory)
-    if own is None:
+    found = _own_directory(root, whiteout.directory)
+    if found is None:
         return
+    own, alone = found
     try:
         there = _status(whiteout.name, own)
         if there is None or not is_whiteout(there):
             return
         below = lowers.directory(whiteout.directory)
         try:
-            hides = not is_opaque(own) and below.look(whiteout.name) is not None
+            hides = not alone and not is_opaque(own) and below.look(whiteout.name) is not None
         finally:
             below.close()
         if not hides:
-            os.unlink(whiteout.name, dir_fd=own)
+            with _times_kept(own):
+                os.unlink(whiteout.name, dir_fd=own)
     finally:
         os.close(own)
+
+
+def _settle_opaque_root(root: str, lowers: Merged) -> None:
+    """What overlayfs would not do for a root: each name below gets a whiteout, or its directory here is opaque."""
+    own = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    below = lowers.root()
+    try:
+        attribute = is_opaque(own)
+        if not attribute:
+            return
+        with _times_kept(own):
+            for name in below.names():
+                there = _status(name, own)
+                if there is None:
+                    os.mknod(name, stat.S_IFCHR, 0, dir_fd=own)
+                elif stat.S_ISDIR(there.st_mode):
+                    _make_opaque(own, name, attribute)
+    finally:
+        below.close()
+        os.close(own)
+
+
+def _make_opaque(parent: int, name: bytes, attribute: str) -> None:
+    fd = os.open(name, OPEN_DIR, dir_fd=parent)
+    try:
+        os.setxattr(fd, attribute, b"y")
+        with _times_kept(fd):
+            for inner in os.listdir(fd):
+                if is_whiteout(os.stat(inner, dir_fd=fd, follow_symlinks=False)):
+                    os.unlink(inner, dir_fd=fd)
+    finally:
+        os.close(fd)
 
 
 def settle(layers: Sequence[tuple[str, LayerResult]], lowers: Sequence[str] = ()) -> list[str]:
@@ -339,6 +396,7 @@ def settle(layers: Sequence[tuple[str, LayerResult]], lowers: Sequence[str] = ()
 
 def _settle_one(path: str, result: LayerResult, below: list[str]) -> list[str]:
     lowers = Merged(below)
+    _settle_opaque_root(path, lowers)
     for whiteout in result.whiteouts:
         _settle_whiteout(path, whiteout, lowers)
     for new, target in result.links:
