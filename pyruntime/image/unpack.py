@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyruntime.errors import UnpackError
+from pyruntime.image.layers import remove_tree
 from pyruntime.image.unpack_maps import IdMaps, UserNamespace, namespace_for
 from pyruntime.image.unpack_report import LayerResult, read_answer
 from pyruntime.image.unpack_settle import overlay_options, settle
@@ -64,14 +64,16 @@ class Started(NamedTuple):
 
 
 def empty_directory(path: str) -> None:
-    """Removes all that is in a directory, following no symlink. Raises OSError."""
+    """Removes all that is in a directory, however deep, following no symlink. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         for name in os.listdir(fd):
             try:
                 os.unlink(name, dir_fd=fd)
             except IsADirectoryError:
-                shutil.rmtree(name, dir_fd=fd)
+                remove_tree(os.path.join(path, name))
+        if os.listdir(fd):
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path)
     finally:
         os.close(fd)
 

@@ -47,6 +47,9 @@ WARNINGS = (
 )
 
 
+TOLD = 300
+
+
 class Whiteout(Record):
     """A device 0:0 made for `.wh.NAME`: `directory` relative to the layer, "" its root."""
 
@@ -84,9 +87,9 @@ class Pair(NamedTuple):
 
 
 def quoted(path: bytes) -> str:
-    """A path for people, on one line whatever is in it."""
-    text = path.decode("utf-8", "backslashreplace")
-    return repr(text or "/")
+    """A path for people, on one line whatever is in it, cut at TOLD characters."""
+    text = path.decode("utf-8", "backslashreplace") or "/"
+    return repr(text if len(text) <= TOLD else text[:TOLD] + "...")
 
 
 def _pairs(answer: bytes) -> list[Pair]:
