@@ -145,7 +145,7 @@ class Authority:
         from cryptography.hazmat.primitives import hashes
 
         now = dt.datetime.now(dt.UTC)
-        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        names = [x509.DNSName("localhost"), x509.DNSName("registry.test"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         return (
             x509.CertificateBuilder().subject_name(name).issuer_name(self.name).public_key(key.public_key())
             .serial_number(x509.random_serial_number())

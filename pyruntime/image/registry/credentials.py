@@ -55,10 +55,19 @@ def server_key(server: str) -> str:
     return HUB_KEY if host in HUB_HOSTS else host
 
 
-def only_for(server: str, credentials: Credentials) -> Lookup:
+class Known(Record):
+    """A look-up in pairs of server_key and credentials. Equal ones are one user to `transfers`."""
+
+    entries: tuple[tuple[str, Credentials], ...] = ()
+
+    def __call__(self, server: str) -> Credentials:
+        """Credentials for a registry, anonymous when it is not among them."""
+        return dict(self.entries).get(server_key(server), ANONYMOUS)
+
+
+def only_for(server: str, credentials: Credentials) -> Known:
     """A look-up that gives the credentials to that registry alone."""
-    key = server_key(server)
-    return lambda host: credentials if server_key(host) == key else ANONYMOUS
+    return Known(((server_key(server), credentials),))
 
 
 # ---- what a request of the engine's API carries (engine-api.md 2.6) ----
@@ -67,11 +76,11 @@ def from_header(text: str) -> Credentials:
     return from_document(_decode(text, "X-Registry-Auth"), "X-Registry-Auth")
 
 
-def from_config_header(text: str) -> Lookup:
+def from_config_header(text: str) -> Known:
     """A look-up in `X-Registry-Config`: a map of registries to what `X-Registry-Auth` holds. Raises UsageError."""
-    found = {server_key(name): from_document(value, f"X-Registry-Config/{name}")
-             for name, value in _decode(text, "X-Registry-Config").items()}
-    return lambda host: found.get(server_key(host), ANONYMOUS)
+    found = _decode(text, "X-Registry-Config")
+    return Known(tuple((server_key(name), from_document(value, f"X-Registry-Config/{name}"))
+                       for name, value in found.items()))
 
 
 def _decode(text: str, field: str) -> dict[str, Any]:

@@ -135,7 +135,7 @@ class Http:
             raise
         finally:
             self._local.operation = None
-        return Answer(operation, url, response)
+        return Answer(operation, url, response, empty=method == "HEAD")
 
     def close(self) -> None:
         """Drops all connections that are not in use."""
@@ -167,11 +167,11 @@ class Http:
 class Answer:
     """A response. Closing it gives the connection back when the body was read, and drops it otherwise."""
 
-    def __init__(self, operation: Operation, url: str, response: urllib3.BaseHTTPResponse) -> None:
+    def __init__(self, operation: Operation, url: str, response: urllib3.BaseHTTPResponse, *, empty: bool) -> None:
         self._operation, self.url, self._response = operation, url, response
         self.status = response.status
         self.headers = response.headers
-        self.begun = self.ended = False  # whether the body was touched, and read to its end
+        self.begun = self.ended = empty  # whether the body was touched, and read to its end
 
     def __enter__(self) -> Answer:
         return self
@@ -265,7 +265,7 @@ def translate(error: Exception, url: str) -> RegistryError:
         return RegistryError(f"no connection to {host} within {CONNECT_TIMEOUT_S:g} s", value=host)
     if isinstance(error, failures.ReadTimeoutError):
         return Transient(f"{host} sent nothing for {READ_TIMEOUT_S:g} s", value=host)
-    if isinstance(error, (failures.ProtocolError, OSError)):
+    if isinstance(error, (failures.ProtocolError, failures.ClosedPoolError, OSError)):
         return Transient(f"the connection to {host} broke: {cause[:200]}", value=host)
     return RegistryError(f"cannot ask {host}: {cause[:200]}", value=host)
 

@@ -47,7 +47,7 @@ class Site:
         RegistryError when there is no answer, Cancelled.
         """
         self._settle(operation)
-        url = target if "://" in target else f"{self.url}{target}"
+        url = f"{self.url}{target}" if target.startswith("/") else target
         for left in reversed(range(ROUNDS)):
             sent = self.auth.header(operation, scopes) if self._is_own(url) else ""
             given = {**(headers or {}), **({"Authorization": sent} if sent else {})}

@@ -175,6 +175,11 @@ def test_what_a_request_carries() -> None:
     assert lookup("reg:5000").username == "a"
     assert lookup("reg:5001") == ANONYMOUS
     assert creds.from_config_header("")("x") == ANONYMOUS
+    # look-ups of one user are equal, so that equal pulls are one
+    one, same, other = (creds.only_for("reg", Credentials("a", word)) for word in ("p", "p", "q"))
+    assert one == same
+    assert {one, same, other} == {one, other}
+    assert "'p'" not in repr(one)
 
 
 @pytest.mark.parametrize("text", ["!", "e30", header([]), header({"auth": "x"}), header({"username": 3}), header("x"), "e3" * 600000])
