@@ -8,7 +8,8 @@ from pyruntime.errors import Cancelled
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 WAIT_S = 0.1  # how often the caller's cancel is looked at
@@ -26,15 +27,23 @@ def side_by_side(jobs: Sequence[Callable[[], T]], workers: int, *, cancel: threa
     with ThreadPoolExecutor(max(workers, 1), "transfer") as pool:
         running = [pool.submit(job) for job in jobs]
         pending = set(running)
-        while pending:
-            done, pending = wait(pending, WAIT_S, FIRST_EXCEPTION)
-            if cancel.is_set() or any(job.exception() for job in done if not job.cancelled()):
-                stop.set()
-                for job in pending:
-                    job.cancel()
+        try:
+            while pending:
+                done, pending = wait(pending, WAIT_S, FIRST_EXCEPTION)
+                if cancel.is_set() or any(job.exception() for job in done if not job.cancelled()):
+                    _end(stop, pending)
+        except BaseException:  # an interrupt: the pool waits for what runs
+            _end(stop, pending)
+            raise
     if cancel.is_set():
         raise Cancelled("the transfer was cancelled")
     errors = [error for job in running if not job.cancelled() and (error := job.exception())]
     for error in sorted(errors, key=lambda error: isinstance(error, Cancelled)):
         raise error
     return [job.result() for job in running]
+
+
+def _end(stop: threading.Event, pending: Iterable[Future[T]]) -> None:
+    stop.set()
+    for job in pending:
+        job.cancel()

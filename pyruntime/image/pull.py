@@ -15,11 +15,19 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pyruntime.errors import Cancelled, DigestMismatch, ImageError, ImageNotFound, InvalidImage, UnpackError
+from pyruntime.errors import (
+    Cancelled,
+    DigestMismatch,
+    ImageError,
+    ImageNotFound,
+    InvalidImage,
+    RegistryError,
+    UnpackError,
+)
 from pyruntime.image.config import CONFIG_MAX_BYTES, check_layers, parse_config
 from pyruntime.image.digest import short
 from pyruntime.image.jobs import side_by_side
@@ -147,7 +155,8 @@ class Pull:
         """What the reference names. A name that we know is asked for with HEAD: registries count the GETs."""
         digest = reference.digest
         if not digest and before is not None:
-            digest = client.manifest(reference, head=True).digest
+            with suppress(RegistryError):  # the GET tells why
+                digest = client.manifest(reference, head=True).digest
         raw = self._stored(digest) if digest else b""
         if raw:
             return parse_manifest(raw)

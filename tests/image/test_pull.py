@@ -131,6 +131,15 @@ def test_what_is_here_is_not_fetched_again(plain, proxy, store, client) -> None:
     assert len(by_digest.tags) == 2
 
 
+def test_a_registry_that_knows_no_head(plain, proxy, store, client) -> None:
+    made = small_images.image([{"a": os.urandom(100)}])
+    upload(plain, "headless", made, "v1")
+    reference = parse_reference(f"{proxy.host}/headless:v1")
+    pull(store, client, reference)
+    proxy.faults.append(Fault("HEAD", "/manifests/", status=405, times=-1))
+    assert pull(store, client, reference).id == made.config_digest
+
+
 def test_layers_that_images_share_come_once(plain, proxy, store, client) -> None:
     layers = [{"base": os.urandom(50_000)}, {"mid": b"m"}]
     upload(plain, "one", small_images.image(layers), "v1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
 from pyruntime.errors import RegistryError
 from pyruntime.image.digest import digest_of
@@ -70,7 +70,8 @@ def referrers(client: RegistryClient, name: str, digest: str, artifact_type: str
     """See RegistryClient.referrers."""
     found: list[Descriptor] = []
     try:
-        for raw, _ in pages(client, name, f"referrers/{digest}"):
+        query = f"?{urlencode({'artifactType': artifact_type})}" if artifact_type else ""
+        for raw, _ in pages(client, name, f"referrers/{digest}{query}"):
             parsed = parse_manifest(raw)
             found += parsed.manifests if isinstance(parsed, Index) else ()
     except RegistryError as error:

@@ -58,6 +58,18 @@ def test_the_callers_cancel_ends_all() -> None:
     assert stop.is_set()
 
 
+def test_an_interrupt_ends_all(monkeypatch) -> None:
+    stop = threading.Event()
+
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("concurrent.futures.wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side([lambda: stop.wait(10), lambda: stop.wait(10)], 1, cancel=threading.Event(), stop=stop)
+    assert stop.is_set()
+
+
 def test_counts_are_thinned_out_but_for_the_last() -> None:
     said: list[Progress] = []
     report = Reporter(said.append)
