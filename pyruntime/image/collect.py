@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pyruntime.image import layers
-from pyruntime.image.content import Doomed, unlink_if_there
+from pyruntime.image.content import remove_blobs, unlink_if_there
 from pyruntime.image.core import disk_errors
 from pyruntime.image.locks import lock_file
 
@@ -113,11 +113,9 @@ def collect(core: Core) -> int:
             " AND NOT EXISTS(SELECT 1 FROM claims WHERE kind = 'blob' AND name = b.digest)", (before,))]
     if not loose and not old:
         return 0
-    with Doomed(core) as doomed:
-        with core.database.write() as rows:
-            core.database.drop_dead_leases(rows)
-            gone = layers.forget_all_unused(rows)
-            doomed.take(rows, old)
-        freed = doomed.finish()
+    with core.database.write() as rows:
+        core.database.drop_dead_leases(rows)
+        gone = layers.forget_all_unused(rows)
+    freed = remove_blobs(core, old)
     layers.discard(core, [place for _, place, _ in gone])
     return freed + sum(size for _, _, size in gone)

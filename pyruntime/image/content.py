@@ -26,12 +26,13 @@ from pyruntime.image.locks import lock_file
 if TYPE_CHECKING:
     import sqlite3
     import threading
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
     from pyruntime.image.core import Core
 
 CHUNK_BYTES = 1 << 20
+LOCKS_MAX = 200
 
 
 class Lease:
@@ -266,9 +267,14 @@ class Doomed:
     def __enter__(self) -> Doomed:
         return self
 
-    def take(self, rows: sqlite3.Connection, digests: Iterable[str]) -> None:
-        """Removes the rows of those that no image and no lease names and nobody is writing. After drop_dead_leases."""
-        for digest in digests:
+    def take(self, rows: sqlite3.Connection, digests: Sequence[str]) -> list[str]:
+        """Removes the rows of those that no image and no lease names and nobody is writing. After drop_dead_leases.
+
+        Returns those that are left for another one: each lock is a descriptor.
+        """
+        for number, digest in enumerate(digests):
+            if len(self._locks) == LOCKS_MAX:
+                return list(digests[number:])
             found = rows.execute(
                 "SELECT size FROM blobs WHERE digest = :x AND NOT EXISTS(SELECT 1 FROM image_blobs WHERE blob = :x)"
                 " AND NOT EXISTS(SELECT 1 FROM claims WHERE kind = 'blob' AND name = :x)", {"x": digest}).fetchone()
@@ -280,6 +286,7 @@ class Doomed:
                 self._locks[digest] = lock
                 rows.execute("DELETE FROM blobs WHERE digest = ?", (digest,))
                 self._gone[digest] = found[0]
+        return []
 
     def finish(self) -> int:
         """Removes the files; bytes freed."""
@@ -291,6 +298,18 @@ class Doomed:
         for digest, lock in self._locks.items():
             unlink_if_there(self._core.part_file(digest))
             os.close(lock)
+
+
+def remove_blobs(core: Core, digests: Sequence[str]) -> int:
+    """Removes those that no image and no living lease names and nobody is writing; bytes freed."""
+    freed = 0
+    while digests:
+        with Doomed(core) as doomed:
+            with core.database.write() as rows:
+                core.database.drop_dead_leases(rows)
+                digests = doomed.take(rows, digests)
+            freed += doomed.finish()
+    return freed
 
 
 def unlink_if_there(path: str) -> None:

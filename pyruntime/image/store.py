@@ -220,8 +220,9 @@ class Store:
                 self.database.drop_dead_leases(rows)
                 work = removal.Removal(rows, running)
                 what(work)
-                doomed.take(rows, work.blobs)
+                left = doomed.take(rows, work.blobs)
             freed = doomed.finish() + sum(size for _, _, size in work.gone)
+        freed += content.remove_blobs(self._core, left)
         layers.discard(self._core, [place for _, place, _ in work.gone])
         return work.report, freed + collect.collect(self._core)
 

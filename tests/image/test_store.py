@@ -484,6 +484,16 @@ def test_a_tree_goes_however_deep_it_is(tmp_path) -> None:
     remove_tree(str(top))
 
 
+def test_many_images_go_with_few_descriptors(store, monkeypatch) -> None:
+    monkeypatch.setattr("pyruntime.image.content.LOCKS_MAX", 2)
+    empty = tree(store.root)
+    made = [Made(f"x:{seed}", [seed], size=10) for seed in range(4)]
+    for one in made:
+        one.add(store)
+    assert store.prune({"dangling": ["0"]})[1] == sum(freed(one) for one in made)
+    assert tree(store.root) == empty
+
+
 def test_a_pull_of_what_is_there_writes_no_content(store, monkeypatch) -> None:
     made = Made("x", [1])
     made.add(store)

@@ -177,8 +177,8 @@ STEPS = {"linkat": "link", "link": "link", "rename": "move", "renameat": "move",
          "fdatasync": "row", "fsync": "row", "unlink": "unlink", "unlinkat": "unlink"}
 
 
-def traced(tmp_path, body: str) -> list[str]:
-    """What the kernel was asked for, in order, by `body` with an open store; equal neighbours once."""
+def traced(tmp_path, body: str) -> tuple[list[str], int]:
+    """What the kernel was asked for, in order, by `body` with an open store, equal neighbours once; how often it synced."""
     log = tmp_path / "strace"
     script = ("import sys\nfrom pyruntime.image.store import Store\nfrom tests.image.made import Made\n"
               f"store = Store({str(tmp_path / 'root')!r})\nopen('/proc/self/comm')\n{body}\nopen('/proc/self/comm')\nstore.close()\n")
@@ -187,29 +187,34 @@ def traced(tmp_path, body: str) -> list[str]:
                    cwd=REPOSITORY, check=True, stdin=subprocess.DEVNULL, timeout=120)
     _, inside, _ = log.read_text().split("/proc/self/comm")[:3] if log.read_text().count("/proc/self/comm") == 2 else ("", "", "")
     steps: list[str] = []
+    syncs = 0
     for line in inside.splitlines():
         name = line.split()[1].partition("(")[0] if len(line.split()) > 1 else ""
         step = STEPS.get(name, "")
         if step == "unlink" and ("/ingest/" in line or "ENOENT" in line):
             continue
+        syncs += step in {"row", "syncfs"}
         if step and (not steps or steps[-1] != step):
             steps.append(step)
-    return steps
+    return steps, syncs
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
 def test_content_is_on_the_disk_before_its_row_and_goes_after_it(tmp_path) -> None:
     with Store(str(tmp_path / "root")) as store, store.database.write() as rows:
         rows.execute("SELECT 1")
-    steps = traced(tmp_path, "Made('x:1', [1, 2]).add(store)")
-    print(steps)
+    steps, few = traced(tmp_path, "Made('x:1', [1, 2]).add(store)")
     assert steps.count("syncfs") == 1
     before, after = steps[: steps.index("syncfs")], steps[steps.index("syncfs") :]
     assert {"link", "move"} <= set(before)
     assert after == ["syncfs", "row"]
-    steps = traced(tmp_path, "store.remove('x:1')")
-    print(steps)
+    steps, removal = traced(tmp_path, "store.remove('x:1')")
     # all rows first
     assert steps[0] == "row"
     assert steps.count("row") == 1
     assert {"move", "unlink"} <= set(steps)
+    # what waits for the disk does not grow with the number of layers
+    _, many = traced(tmp_path, f"Made('x:2', {list(range(10, 40))}).add(store)")
+    print(few, many, removal)
+    assert few <= many <= 6
+    assert removal <= 4
