@@ -125,8 +125,9 @@ bench: dev ## measure beside runc and crun; ARGS="--rounds 100 --peer PATH"
 	@$(PY) benchmarks/bench.py $(ARGS)
 
 .PHONY: faults
-faults: dev ## inject every fault (some 20 minutes) and write conformance/FAULTS.md; PYRUNTIME_SEED=1
-	@PYRUNTIME_FAULTS_REPORT=conformance/FAULTS.md $(PY) -m pytest -q tests/faults -m slow
+faults: dev ## inject every fault (an hour or so) and write conformance/FAULTS.md; PYRUNTIME_SEED=1
+	@rm -f conformance/FAULTS.md.counts
+	@PYRUNTIME_FAULTS_REPORT=$(CURDIR)/conformance/FAULTS.md $(PY) -m pytest -q -n 2 --dist worksteal tests/faults -m slow
 
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz
@@ -140,6 +141,12 @@ fuzz: dev ## fuzz the parsers of container-init and the layer unpacker, FUZZ_SEC
 	@room=$$(mktemp -d -p /dev/shm) && here=$$PWD && cd $$room && { $$here/csrc/fuzz-path -max_total_time=$(FUZZ_SECONDS) \
 		-max_len=2000 -artifact_prefix=$$here/ $$here/.cache/fuzz-path; code=$$?; rm -rf $$room; exit $$code; }
 	@csrc/fuzz-unpack -max_total_time=$(FUZZ_SECONDS) -max_len=32768 .cache/fuzz-unpack
+
+.PHONY: sanitize
+sanitize: dev ## the system tier on a container-init with address and undefined-behaviour sanitizers
+	@$(MAKE) -s -C csrc sanitize
+	@unshare -m sh -c 'mount --make-rprivate / && mount --bind csrc/container-init-sanitize pyruntime/native/container-init && exec "$$@"' \
+		sh $(PY) -m pytest -q -m "not slow" -k "not test_init_runs_from_a_sealed_copy" -p no:cacheprovider tests/system
 
 .PHONY: analyze
 analyze: dev ## static analysis of all C: gcc -fanalyzer and clang-tidy

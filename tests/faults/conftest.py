@@ -36,13 +36,14 @@ def limit(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the report when one is asked for."""
-    name = os.environ.get("PYRUNTIME_FAULTS_REPORT")
-    if not name or not tally.ROWS:
+    """Write the report when one is asked for; with xdist it is the controller that does."""
+    rows = tally.rows()
+    if not rows or hasattr(session.config, "workerinput"):
         return
     head = HEAD.format(
         when=time.strftime("%Y-%m-%d"), release=os.uname().release, seed=os.environ.get("PYRUNTIME_SEED", "1")
     )
-    rows = [f"| {kind} | {row.cases} | {row.failed} |" for kind, row in tally.ROWS.items()]
-    cases, failed = (sum(numbers) for numbers in zip(*tally.ROWS.values(), strict=True))
-    Path(name).write_text(head + "\n".join(rows) + f"\n| all | {cases} | {failed} |\n", encoding="utf-8")
+    lines = [f"| {kind} | {row.cases} | {row.failed} |" for kind, row in sorted(rows.items())]
+    cases, failed = (sum(numbers) for numbers in zip(*rows.values(), strict=True))
+    Path(tally.REPORT).write_text(head + "\n".join(lines) + f"\n| all | {cases} | {failed} |\n", encoding="utf-8")
+    tally.COUNTS.unlink()
