@@ -26,12 +26,12 @@ DOCKER_CAPABILITIES = [
     ).split()
 ]
 # Everything of /proc/PID/status that a process could have more of than its container.
-BOUNDS = "grep -E '^(Uid|Gid|Groups|Cap...|NoNewPrivs|Seccomp):' /proc/{pid}/status"
-SAME = "; ".join((
-    BOUNDS, "cut -d: -f2- /proc/{pid}/cgroup", "cat /proc/{pid}/limits /proc/{pid}/oom_score_adj", "umask",
-    "for n in cgroup ipc mnt net pid user uts time; do readlink /proc/{pid}/ns/$n; done", "wc -c < /proc/version",
-    "echo x > /proc/sys/kernel/domainname", "cat /proc/self/attr/current 2>/dev/null | tr -d '\\0'",
-))  # fmt: skip
+BOUNDS = "grep -E '^(Uid|Gid|Groups|Cap...|NoNewPrivs|Seccomp):' /proc/self/status"
+SAME = (
+    BOUNDS + "; cut -d: -f2- /proc/self/cgroup; cat /proc/self/limits /proc/self/oom_score_adj; umask; "
+    "for n in cgroup ipc mnt net pid user uts time; do readlink /proc/self/ns/$n; done; wc -c < /proc/version; "
+    "echo x > /proc/sys/kernel/domainname; cat /proc/self/attr/current 2>/dev/null | tr -d '\\0'"
+)
 CLOSED = """
 umask 0
 find /sys/fs/cgroup -type f \\( -name release_agent -o -name notify_on_release -o -name 'devices.*' -o -name 'cgroup.*' \
@@ -68,13 +68,13 @@ def test_exec_has_no_more_than_the_container(runtime: Runtime, make_bundle: Make
         "linux.maskedPaths": ["/proc/version"],
         "linux.readonlyPaths": ["/proc/sys"],
     }
-    script = f"( {SAME.format(pid='self')} ) > /tmp/init 2>&1; mv /tmp/init /tmp/done; exec sleep 60"
+    script = f"( {SAME} ) > /tmp/init 2>&1; mv /tmp/init /tmp/done; exec sleep 60"
     bundle = make_bundle(script, {**changes, "linux.namespaces": namespaces("network", "cgroup")})
     (bundle.rootfs / "tmp").chmod(0o1777)
     with runtime.container(bundle) as container:
         container.exec("sh", "-c", "until [ -e /tmp/done ]; do sleep 0.01; done")
         init = (bundle.rootfs / "tmp/done").read_text()
-        done = container.exec("sh", "-c", f"( {SAME.format(pid='self')} ) 2>&1")
+        done = container.exec("sh", "-c", f"( {SAME} ) 2>&1")
     assert "Seccomp:\t2" in init
     assert "CapEff:\t0000000000000000" in init
     assert "can't create /proc/sys/kernel/domainname" in init
