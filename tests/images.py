@@ -58,7 +58,7 @@ def _fill_busybox(tar: tarfile.TarFile, busybox: str) -> None:
         info.size, info.mtime = len(data), 1_700_000_000
         tar.addfile(info, io.BytesIO(data))
 
-    for name in ("bin", "dev", "etc", "proc", "root", "srv", "sys", "tmp", "usr", "usr/bin", "var"):
+    for name in (".", "bin", "dev", "etc", "proc", "root", "srv", "sys", "tmp", "usr", "usr/bin", "var"):
         add(name, tarfile.DIRTYPE, mode={"tmp": 0o1777, "root": 0o700}.get(name, 0o755), owner=33 if name == "srv" else 0)
     add("bin/busybox", data=Path(busybox).read_bytes(), mode=0o755)
     for name in APPLETS:

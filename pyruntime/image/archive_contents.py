@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pyruntime.errors import DigestMismatch, ImageError, InvalidImage
 from pyruntime.image.archive_blobs import CHUNK_BYTES, named_digest
-from pyruntime.image.archive_inflate import inflating
+from pyruntime.image.archive_confined import inflated
 from pyruntime.image.archive_tar import TarReader
 from pyruntime.image.digest import algorithm_of, encoded_of
 from pyruntime.image.inroot import open_in_root, read_in_root
@@ -68,9 +68,10 @@ class TarContents:
         self._documents: dict[str, bytes] = {}
         self._files: dict[str, str] = {}  # name -> digest
         self._links: dict[str, tuple[str, str]] = {}  # name -> (folder it counts from, target)
-        reader = TarReader(inflating(read))
-        for entry in reader:
-            self._add(entry, clean_name(entry.name), reader.chunks())
+        with inflated(read) as plain:
+            reader = TarReader(plain)
+            for entry in reader:
+                self._add(entry, clean_name(entry.name), reader.chunks())
 
     def document(self, name: str) -> bytes | None:
         """See Contents."""

@@ -41,7 +41,7 @@ def apply_changes(config: Config, changes: Iterable[str]) -> Config:
             name, _, rest = line.strip().partition(" ")
             change = _CHANGES.get(name.upper())
             if change is None:
-                raise UsageError(f"{name} is not a valid change command", field="change", value=line,
+                raise UsageError(f"{name.lower()} is not a valid change command", field="change", value=line,
                                  hint=f"known are {', '.join(_CHANGES)}")
             if not rest.strip():
                 raise _bad(f"{name.upper()} requires at least one argument", line)

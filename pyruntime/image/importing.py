@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,7 +12,8 @@ from pyruntime.errors import ImageError, UsageError
 from pyruntime.image import media
 from pyruntime.image.apply import unpack_mode
 from pyruntime.image.archive import make_manifest
-from pyruntime.image.archive_inflate import inflating, peek, sniff
+from pyruntime.image.archive_confined import inflated
+from pyruntime.image.archive_inflate import peek, sniff
 from pyruntime.image.changes import apply_changes
 from pyruntime.image.platform import host_platform
 from pyruntime.image.store import NewLayer
@@ -44,9 +46,10 @@ def import_rootfs(store: Store, read: Read, *, reference: Reference | None = Non
     kind = sniff(head)
     if not head:
         raise ImageError("the archive to import is empty", value=source)
-    if kind not in _TYPES:
-        whole, kind = inflating(whole), ""
-    with store.lease() as lease:
+    with contextlib.ExitStack() as stack:
+        if kind not in _TYPES:
+            whole, kind = stack.enter_context(inflated(whole)), ""
+        lease = stack.enter_context(store.lease())
         layer, digest, size = _take_in(store, whole, lease)
         document = config_document(config, [layer.diff_id], platform=platform or host_platform(), created=created or now(),
                                    message=message or f"Imported from {source}")

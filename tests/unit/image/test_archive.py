@@ -6,7 +6,6 @@ import bz2
 import gzip
 import io
 import json
-import lzma
 import os
 from pathlib import Path
 
@@ -48,10 +47,9 @@ def names(images) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("pack", ["gzip", "zstd", ""])
-@pytest.mark.parametrize("outer", [bytes, gzip.compress, bz2.compress, lzma.compress], ids=["plain", "gzip", "bzip2", "xz"])
-def test_what_is_saved_is_loaded_byte_for_byte(blobs, tmp_path, pack, outer):
+def test_what_is_saved_is_loaded_byte_for_byte(blobs, tmp_path, pack):
     image = make_image(blobs, [BASE, TOP], "x:1", "host:5000/y:2", pack=pack)
-    found = read_images(contents(outer(saved(blobs, image)), tmp_path / "loaded"))
+    found = read_images(contents(saved(blobs, image), tmp_path / "loaded"))
     assert found == [image]
     assert found[0].manifest.raw == image.manifest.raw
 

@@ -46,8 +46,8 @@ def test_changes(base, change, expected):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ("FROM x", "FROM is not a valid change command"),
-    ("RUN x", "RUN is not a valid change command"),
+    ("FROM x", "from is not a valid change command"),
+    ("RUN x", "run is not a valid change command"),
     ("CMD", "CMD requires at least one argument"),
     ("ENV a", "ENV must have two arguments"),
     ("ENV a=1 b", "can't find = in 'b'. Must be of the form: name=value"),

@@ -1,0 +1,153 @@
+"""Debian's Docker (20.10, in a room of its own) loads what we save, and we load what it saves."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conformance.callers.docker import Docker
+from conformance.callers.stand import CGROUPS, Missing, Stand
+from pyruntime.image.archive_load import load_archive
+from pyruntime.image.archive_store import save_from_store
+from pyruntime.image.history import compile_history
+from pyruntime.image.importing import import_rootfs
+from pyruntime.image.reference import parse_reference
+from pyruntime.image.store import Store
+from tests.image_samples import layer, make_image
+from tests.images import busybox_tar
+from tests.limits import ended_after
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+DOCKERFILE = """FROM busybox:ours
+COPY same /one
+COPY same /one
+RUN rm /bin/hostname && mkdir /made
+ENV A=1
+CMD ["cat", "/one"]
+"""
+
+
+@pytest.fixture(autouse=True)
+def limit() -> Iterator[None]:
+    with ended_after(300):
+        yield
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Iterator[Store]:
+    with Store.open(str(tmp_path_factory.mktemp("docker") / "store")) as made:
+        with open(busybox_tar(), "rb") as file:
+            import_rootfs(made, file.read, reference=parse_reference("busybox:ours"), changes=['CMD ["echo","from us"]'])
+        yield made
+
+
+def saved(store: Store, *texts: str) -> bytes:
+    out = io.BytesIO()
+    save_from_store(store, list(texts), out.write)
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def docker(store, program) -> Iterator[Docker]:
+    for name in ("unshare", "nsenter", "dockerd", "containerd"):
+        if shutil.which(name) is None:
+            pytest.skip(f"needs {name}")
+    if not os.access(CGROUPS / "pids", os.W_OK) and not os.access(CGROUPS / "cgroup.procs", os.W_OK):
+        pytest.skip("needs a writable cgroup tree")
+    try:
+        stand = Stand(f"pt{os.getpid()}x{int(time.monotonic() * 1000) % 100000}images")
+    except Missing as missing:
+        pytest.skip(f"needs {missing}")
+    try:
+        stand.write("/run/image.tar", saved(store, "busybox:ours"))
+        yield Docker(stand, program, {"storage-driver": "overlay2"})
+    finally:
+        stand.end()
+
+
+def inspected(docker: Docker, name: str) -> dict:
+    return json.loads(docker.ok("image", "inspect", name))[0]
+
+
+def read_back(store: Store, docker: Docker, *names: str) -> list:
+    docker.ok("save", "-o", "/run/theirs.tar", *names)
+    with docker.stand.path("/run/theirs.tar").open("rb") as file:
+        return load_archive(store, file.read)
+
+
+def test_docker_loads_what_we_save(store, docker):
+    image, theirs = store.find("busybox:ours"), inspected(docker, "busybox:ours")
+    assert theirs["Id"] == image.id
+    assert theirs["RootFS"]["Layers"] == list(image.config.diff_ids)
+    assert docker.ok("run", "--rm", "--network", "none", "busybox:ours") == "from us"
+
+
+@pytest.mark.parametrize("pack", ["gzip", "zstd", ""])
+def test_docker_loads_every_compression(store, docker, tmp_path, pack):
+    from pyruntime.image.archive_blobs import FolderBlobs
+    from pyruntime.image.archive_save import save_archive
+
+    with FolderBlobs(str(tmp_path / "blobs")) as blobs:
+        one = make_image(blobs, [layer({"a": b"1"}), layer({".wh.a": b"", "b": b"2"})], f"packed:1{pack}", pack=pack)
+        two = make_image(blobs, [layer({"a": b"1"})], f"second:1{pack}", pack=pack)
+        out = io.BytesIO()
+        save_archive(out.write, blobs, [one, two])
+    docker.stand.write("/run/packed.tar", out.getvalue())
+    assert docker.ok("load", "-i", "/run/packed.tar").splitlines() == [f"Loaded image: packed:1{pack}", f"Loaded image: second:1{pack}"]
+    for image in (one, two):
+        assert inspected(docker, image.references[0].familiar)["Id"] == image.config.digest
+
+
+def test_we_load_what_docker_builds_and_saves(store, docker):
+    """Layers that are links in its archive, steps without layers, and the way back: one ID all along."""
+    docker.stand.write("/run/context/Dockerfile", DOCKERFILE)
+    docker.stand.write("/run/context/same", "same\n")
+    docker.ok("build", "-q", "-t", "built:1", "-t", "built:2", "/run/context")
+    loaded = read_back(store, docker, "built:1", "built:2", "busybox:ours")
+    assert [line for one in loaded for line in one.lines] == ["Loaded image: built:1", "Loaded image: built:2", "Loaded image: busybox:ours"]
+    image, theirs = store.find("built:1"), inspected(docker, "built:1")
+    assert image.id == theirs["Id"]
+    assert list(image.config.diff_ids) == theirs["RootFS"]["Layers"]
+    top = Path(store.layer(image.chain_ids[-1]).path)
+    assert (top / "bin/hostname").is_char_device()
+    assert (top / "made").is_dir()
+    assert store.verify() == []
+    docker.ok("rmi", "built:1", "built:2")
+    docker.stand.write("/run/back.tar", saved(store, "built"))
+    assert docker.ok("load", "-i", "/run/back.tar").splitlines() == ["Loaded image: built:1", "Loaded image: built:2"]
+    assert inspected(docker, "built:2")["Id"] == image.id
+    assert docker.ok("run", "--rm", "--network", "none", "built:1") == "same"
+
+
+def test_history_is_dockers(store, docker):
+    docker.stand.write("/run/context/Dockerfile", DOCKERFILE)
+    docker.stand.write("/run/context/same", "same\n")
+    docker.ok("build", "-q", "-t", "told:1", "/run/context")
+    image = read_back(store, docker, "told:1")[0].image
+    ours = compile_history(image.config, [store.layer(chain).size for chain in image.chain_ids], image_id=image.id)
+    theirs = [json.loads(line) for line in docker.ok("history", "--no-trunc", "--human=false", "--format", "{{json .}}", "told:1").splitlines()]
+    assert [(step.created_by, step.comment) for step in ours] == [(one["CreatedBy"], one["Comment"]) for one in theirs]
+    # Docker counts the text of symlinks as well
+    assert [step.size for step in ours] == [pytest.approx(int(one["Size"]), rel=0.001) for one in theirs]
+    assert ours[0].id == theirs[0]["ID"]
+
+
+def test_import_gives_the_same_layer(store, docker):
+    docker.stand.write("/run/rootfs.tar", busybox_tar().read_bytes())
+    docker.ok("import", "--change", "ENV A=1 B=\"x y\"", "--change", "EXPOSE 80 53/udp", "--change", "HEALTHCHECK --interval=5s CMD true",
+              "--change", "ONBUILD RUN x", "--change", "VOLUME /a /b", "--change", "WORKDIR /w", "--change", "LABEL k=v",
+              "--change", "ENTRYPOINT [\"sh\"]", "--change", "CMD -c ls", "--change", "USER web", "/run/rootfs.tar", "imported:1")  # fmt: skip
+    theirs = inspected(docker, "imported:1")
+    with open(busybox_tar(), "rb") as file:
+        ours = import_rootfs(store, file.read, changes=["ENV A=1 B=\"x y\"", "EXPOSE 80 53/udp", "HEALTHCHECK --interval=5s CMD true", "ONBUILD RUN x",
+                                                       "VOLUME /a /b", "WORKDIR /w", "LABEL k=v", "ENTRYPOINT [\"sh\"]", "CMD -c ls", "USER web"])  # fmt: skip
+    assert theirs["RootFS"]["Layers"] == list(ours.config.diff_ids)
+    for name, value in ours.config.config.items():
+        assert theirs["Config"][name] == value, name
