@@ -21,6 +21,10 @@ def describe(root: str | Path) -> Tree:
             path = os.path.join(folder, name)
             relative = os.path.relpath(path, root)
             found[relative] = facts(path, relative, seen)
+    linked = {first for path, told in found.items() if (first := told.get("same as", path)) != path}
+    for path, told in found.items():  # a link whose other names are elsewhere is a file of its own
+        if told.get("same as") == path and path not in linked:
+            del told["same as"]
     return found
 
 

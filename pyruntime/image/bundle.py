@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sys
 from typing import TYPE_CHECKING
 
-from pyruntime.errors import HostError, InvalidImage, UsageError
+from pyruntime.errors import HostError, InvalidImage, RuntimeFailure, UsageError
 from pyruntime.image.apply import unpack_rootfs
 from pyruntime.image.archive import read_images
 from pyruntime.image.archive_blobs import FolderBlobs, StoreBlobs
@@ -20,12 +21,13 @@ from pyruntime.image.archive_store import chosen_images
 from pyruntime.image.inroot import make_directories
 from pyruntime.image.platform import host_platform
 from pyruntime.image.runtime_config import IdMap, RuntimeOptions, compile_config, volume_paths, working_dir
+from pyruntime.image.unpack import empty_directory
 from pyruntime.image.unpack_maps import IdMaps, namespace_for
 from pyruntime.image.users import resolve_user
 from pyruntime.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from pyruntime.image.archive import Archived
     from pyruntime.image.archive_blobs import Blobs
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
     from pyruntime.image.users import User
 
     Say = Callable[[str], None]
+
+
+HELPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bundle_helper.py")
+PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(HELPER)))
 
 
 class BundleOptions(Record):
@@ -103,8 +109,12 @@ def _clear(path: str, *, made: bool) -> None:
     """Takes away what a failed call has made. Files of subordinate ids go with their namespace's rights."""
     with contextlib.suppress(OSError):
         os.unlink(f"{path}/config.json")
-    with contextlib.suppress(Exception):
-        namespace_for(rootless_maps()).empty(f"{path}/rootfs")
+    maps = rootless_maps()
+    with contextlib.suppress(OSError, RuntimeFailure):
+        if maps is None:
+            empty_directory(f"{path}/rootfs")
+        else:
+            _in_namespace(maps, "empty", f"{path}/rootfs")
     for name in (f"{path}/rootfs", *([path] if made else [])):
         with contextlib.suppress(OSError):
             os.rmdir(name)
@@ -121,11 +131,10 @@ def _fill(blobs: Blobs, image: Archived, path: str, options: BundleOptions, say:
         user = resolve_user(root_fd, options.user or image.config.config.get("User") or "", options.groups)
         document = compile_config(image.config, user, runtime)
         warnings += _unmapped(user, maps)
-        # What the image names must be there, as Docker makes it: paths inside the root, whatever links say (S53).
-        for name in (working_dir(image.config, runtime), *volume_paths(image.config)):
-            _make(root_fd, name)
     finally:
         os.close(root_fd)
+    # What the image names must be there, as Docker makes it: paths inside the root, whatever links say (S53).
+    _make(rootfs, (working_dir(image.config, runtime), *volume_paths(image.config)), maps)
     _write_config(f"{path}/config.json", document)
     for text in warnings if say is not None else ():
         say(text)  # type: ignore[misc]
@@ -140,12 +149,47 @@ def _unmapped(user: User, maps: IdMaps | None) -> list[str]:
             "or have ranges of ids granted in /etc/subuid and /etc/subgid"]
 
 
-def _make(root_fd: int, name: str) -> None:
-    try:
-        os.close(make_directories(root_fd, name))
-    except OSError as error:
-        raise InvalidImage(f"the image's directory {name} cannot be made: {error.strerror}", value=name,
-                           hint="something else stands there in its files") from None
+def _make(rootfs: str, paths: Sequence[str], maps: IdMaps | None) -> None:
+    if maps is not None:
+        said = _in_namespace(maps, "make", rootfs, *paths)
+    else:
+        said = ""
+        root_fd = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for path in paths:
+                os.close(make_directories(root_fd, path))
+        except OSError as error:
+            said = f"{path}: {error.strerror}"
+        finally:
+            os.close(root_fd)
+    if said:
+        raise InvalidImage(f"a directory that the image names cannot be made: {said}", value=said,
+                           hint="something else stands there in its files")
+
+
+def _in_namespace(maps: IdMaps, job: str, rootfs: str, *paths: str) -> str:
+    """Runs bundle_helper.py as root of the namespace; what went wrong, or ""."""
+    import socket
+    import subprocess
+
+    namespace = namespace_for(maps)
+    packages = ":".join([PACKAGES, *filter(os.path.isabs, sys.path)])
+    here, there = socket.socketpair()
+    with here:
+        with there:
+            helper = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-B", HELPER, str(there.fileno()), packages, job,
+                 os.path.abspath(rootfs), *paths],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=(there.fileno(),),
+                env={}, cwd="/", text=True, errors="replace")  # fmt: skip
+        try:
+            if here.recv(1) == b"U":
+                namespace.write_maps(helper.pid)
+                here.send(b"G")
+        finally:
+            here.close()
+            said = helper.communicate()[0].strip()
+    return said.splitlines()[-1] if said else ""
 
 
 def _write_config(path: str, document: dict[str, object]) -> None:
@@ -160,7 +204,7 @@ def _completed(runtime: RuntimeOptions, config: ImageConfig, maps: IdMaps | None
     if not runtime.hostname:
         runtime = runtime.replace(hostname=config.digest.partition(":")[2][:12])
     if maps is not None:
-        runtime = runtime.replace(uid_maps=_rows(maps.uids), gid_maps=_rows(maps.gids), own_devices=False)
+        runtime = runtime.replace(uid_maps=_rows(maps.uids), gid_maps=_rows(maps.gids), rootless=True)
     return runtime.replace(architecture=host_platform().architecture, last_cap=_last_cap(),
                            cgroup_v2=runtime.cgroup_v2 or os.path.exists("/sys/fs/cgroup/cgroup.controllers"))
 

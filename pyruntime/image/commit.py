@@ -15,6 +15,7 @@ from pyruntime.image.archive import make_manifest
 from pyruntime.image.archive_blobs import StoreBlobs
 from pyruntime.image.archive_store import stored_manifest
 from pyruntime.image.changes import apply_changes
+from pyruntime.image.diff import tree_layer, upper_layer
 from pyruntime.image.digest import chain_ids
 from pyruntime.image.importing import config_document, descriptor, dump, now
 from pyruntime.image.platform import host_platform
@@ -23,7 +24,7 @@ from pyruntime.image.unpack import LayerUnpack
 from pyruntime.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pyruntime.image.content import Lease
     from pyruntime.image.core import Image
@@ -67,6 +68,22 @@ def commit_layer(store: Store, pieces: Iterable[bytes], *, base: Image | None, c
         layers = [NewLayer(one.chain_id, one.diff_id, None, one.size) for one in known] + [layer]
         parent = base.id if base else ""
         return store.commit_image(lease, reference, store.put_blob(manifest, lease), layers, parent=parent)
+
+
+def commit_upper(store: Store, upper: str, *, base: Image, config: dict[str, Any] | None = None,
+                 changes: Sequence[str] = (), words: Words = NO_WORDS, reference: Reference | None = None) -> Image:
+    """The same of an overlay's upper directory on the layers of `base`; see upper_layer for what it may hold.
+
+    Nothing may write there meanwhile: a container is paused or stopped, and its volumes are no part of it.
+    """
+    top = store.layer(base.chain_ids[-1]) if base.chain_ids else None
+    pieces = upper_layer(upper, lower_root=top.path if top else "")
+    return commit_layer(store, pieces, base=base, config=config, changes=changes, words=words, reference=reference)
+
+
+def export_tree(root: str) -> Iterator[bytes]:
+    """A merged tree, a container's for one, as the tar of a root file system: what import takes. No times of access."""
+    return tree_layer("", root)
 
 
 def _known_layers(store: Store, lease: Lease, base: Image | None) -> list[Any]:

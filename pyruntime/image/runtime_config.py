@@ -70,7 +70,7 @@ class RuntimeOptions(Record):
     rootfs: str = "rootfs"
     uid_maps: tuple[IdMap, ...] = ()  # not empty: a user namespace with these
     gid_maps: tuple[IdMap, ...] = ()
-    own_devices: bool = True  # False: no rules for devices, for a plain user who may set none
+    rootless: bool = False  # for a plain user, who may set no rules for devices and no additional groups
     cgroup_v2: bool = False
     architecture: str = "amd64"  # the host's, as images name it
     last_cap: int = 40  # /proc/sys/kernel/cap_last_cap
@@ -167,7 +167,7 @@ def _process(image: ImageConfig, user: User, options: RuntimeOptions) -> dict[st
     # A non-root user gets them when it executes a file that has them (capabilities(7)): only the bounding set stays full.
     effective = held if user.uid == 0 else []
     who: dict[str, Any] = {"uid": user.uid, "gid": user.gid}
-    if user.additional_gids and sum(row.size for row in options.gid_maps) != 1:  # with one id setgroups(2) is denied
+    if user.additional_gids and not options.rootless:
         who["additionalGids"] = list(user.additional_gids)
     process: dict[str, Any] = {
         "terminal": options.terminal,
@@ -220,7 +220,7 @@ def _linux(options: RuntimeOptions) -> dict[str, Any]:
 
 def _resources(options: RuntimeOptions) -> dict[str, Any]:
     resources: dict[str, Any] = {}
-    if options.own_devices:
+    if not options.rootless:
         rules = confinement.device_rules(everything=options.privileged)
         for device in options.devices:
             rules.append({"allow": True, "type": device["type"], "major": device["major"], "minor": device["minor"],

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,15 +17,20 @@ import pytest
 
 from pyruntime.errors import InvalidImage, UnpackError, UsageError
 from pyruntime.image.archive_blobs import FolderBlobs
+from pyruntime.image.archive_load import load_archive
 from pyruntime.image.archive_save import save_archive
 from pyruntime.image.archive_store import save_from_store
 from pyruntime.image.bundle import BundleOptions, bundle_from_archive, bundle_from_store, granted
+from pyruntime.image.commit import commit_layer
 from pyruntime.image.importing import import_rootfs
 from pyruntime.image.reference import parse_reference
 from pyruntime.image.runtime_config import RuntimeOptions
 from pyruntime.image.store import Store
 from tests.image_samples import archive, layer, make_image
 from tests.images import busybox_tar, debian_tar
+from tests.system.test_rootless import DROP, FIRST, UID, account
+
+__all__ = ["account"]
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -133,9 +140,6 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def plain_folder(tmp_path_factory) -> Iterator[Path]:
-    import shutil
-    import tempfile
-
     folder = Path(tempfile.mkdtemp(prefix="pyruntime-bundle-", dir="/tmp"))
     folder.chmod(0o755)
     (folder / "run").mkdir(mode=0o700)
@@ -155,6 +159,56 @@ def test_a_plain_user_makes_and_runs_one(store, program, plain_folder):
     assert (plain_folder / "b/rootfs/srv/page").stat().st_uid == PLAIN_USER
     assert json.loads((plain_folder / "b/config.json").read_text())["linux"]["uidMappings"] == [
         {"containerID": 0, "hostID": PLAIN_USER, "size": 1}]  # fmt: skip
+
+
+GRANTED = """
+import sys
+sys.path[0] = "{repository}"
+from pyruntime.errors import UsageError
+from pyruntime.image.bundle import BundleOptions, bundle_from_archive
+with open("{folder}/image.tar", "rb") as file:
+    try:
+        bundle_from_archive(file.read, "{folder}/fails", options=BundleOptions(user="nobody-there"))
+    except UsageError as error:
+        print(error)
+with open("{folder}/image.tar", "rb") as file:
+    bundle_from_archive(file.read, "{folder}/b", say=print)
+import os
+os.environ["XDG_RUNTIME_DIR"] = "{folder}/run"
+sys.stdout.flush()
+os.execv("{program}", ["{program}", "--root", "{folder}/run/state", "run", "--bundle", "{folder}/b", "arch-granted"])
+"""
+
+
+def test_a_plain_user_with_a_range_of_ids(store, account, program, tmp_path_factory):
+    """The image's owners stay apart, its user too; the files belong to the ids that were granted."""
+    if shutil.which("newuidmap") is None:
+        pytest.skip("needs newuidmap (Debian: uidmap)")
+    folder = Path(tempfile.mkdtemp(prefix="pyruntime-bundle-", dir="/var/tmp"))
+    try:
+        folder.chmod(0o755)
+        (folder / "run").mkdir(mode=0o700)
+        for path in (folder, folder / "run"):
+            os.chown(path, UID, UID)
+        out = io.BytesIO()
+        save_from_store(store, ["busybox:1"], out.write)
+        image = load_archive(store, io.BytesIO(out.getvalue()).read)[0].image
+        commit_layer(store, [layer({"etc/": b"", "etc/mark": b""})], base=image, reference=parse_reference("granted:1"),
+                     changes=['CMD ["sh","-c","id -u; id -G; stat -c %u:%g /srv/page; cat /srv/page"]'])  # fmt: skip
+        with open(folder / "image.tar", "wb") as file:
+            save_from_store(store, ["granted:1"], file.write)
+        script = GRANTED.format(repository=REPOSITORY, folder=folder, program=program)
+        done = subprocess.run([*DROP, sys.executable, "-c", script], capture_output=True, text=True, timeout=90, check=False, stdin=subprocess.DEVNULL)
+        assert done.returncode == 0, done
+        said, *seen = done.stdout.splitlines()
+        assert said == "unable to find user nobody-there: no matching entries in passwd file"
+        assert not (folder / "fails").exists()  # files of the granted ids went too
+        assert seen == ["33", "33", "33:33", "hello"]
+        status = (folder / "b/rootfs/srv/page").stat()
+        assert (status.st_uid, status.st_gid) == (FIRST + 32, FIRST + 32)
+        assert (folder / "b/rootfs/etc/passwd").stat().st_uid == UID
+    finally:
+        shutil.rmtree(folder)
 
 
 def saved(tmp_path: Path, *layers: bytes, **inner) -> io.BytesIO:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +13,15 @@ import pytest
 
 from pyruntime.errors import ImageError, UnpackError, UsageError
 from pyruntime.image.archive_load import load_archive
-from pyruntime.image.commit import Words, commit_layer
+from pyruntime.image.commit import Words, commit_layer, commit_upper, export_tree
 from pyruntime.image.history import compile_history
 from pyruntime.image.importing import import_rootfs
 from pyruntime.image.reference import parse_reference
 from pyruntime.image.store import Store
+from pyruntime.image.unpack import overlay_options
 from tests.image_samples import archive, layer
 from tests.images import busybox_tar
+from tests.tree_facts import describe, differences
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 UPPER = layer({"etc/": b"", "etc/.wh.group": b"", "etc/motd": b"hello", "srv/": b"", "srv/.wh..wh..opq": b""})
@@ -73,8 +77,6 @@ def test_without_a_base(store):
 
 
 def test_what_is_committed_is_saved_and_loaded(store, tmp_path):
-    import io
-
     from pyruntime.image.archive_store import save_from_store
 
     image, out = commit(store), io.BytesIO()
@@ -92,3 +94,63 @@ def test_a_failure_keeps_nothing(store, data, more, error):
     with pytest.raises(error):
         commit(store, data, **more)
     assert [image.tags[0].familiar for image in store.images()] == ["base:1"]
+
+
+CHANGES = """
+rm etc/group; rm -r srv; mkdir srv; echo 1 >srv/new; mkdir -p var/a/b; ln bin/busybox var/a/hard; ln -s /nowhere var/link
+chmod 4711 usr/bin/raise; chown 33:77 etc/passwd; echo more >>etc/passwd; mkfifo var/fifo; touch -d 2001-02-03T04:05:06 etc
+setfattr -n user.note -v text etc/passwd 2>/dev/null || true
+"""
+
+
+@pytest.fixture
+def container(store, tmp_path) -> Iterator[Path]:
+    """An overlay mount on the base's layers, with changes in it; its upper directory is tmp/upper."""
+    for name in ("upper", "work", "merged"):
+        (tmp_path / name).mkdir(mode=0o755)
+    layers = [store.layer(chain).path for chain in store.find("base:1").chain_ids][::-1]
+    options = overlay_options(layers, str(tmp_path / "upper"), str(tmp_path / "work"))
+    subprocess.run(["mount", "-t", "overlay", "-o", options, "overlay", str(tmp_path / "merged")], check=True)
+    try:
+        subprocess.run(["sh", "-ec", CHANGES], cwd=tmp_path / "merged", check=True)
+        yield tmp_path / "merged"
+    finally:
+        subprocess.run(["umount", str(tmp_path / "merged")], check=True)
+
+
+def seen(store: Store, image, at: Path) -> dict:
+    """The merged view of an image's layers."""
+    layers = [store.layer(chain).path for chain in image.chain_ids][::-1]
+    if len(layers) == 1:  # an overlay has two at least
+        return plain(describe(layers[0]))
+    at.mkdir()
+    options = overlay_options(layers)
+    subprocess.run(["mount", "-t", "overlay", "-o", options, "overlay", str(at)], check=True)
+    try:
+        return plain(describe(at))
+    finally:
+        subprocess.run(["umount", str(at)], check=True)
+
+
+def plain(tree: dict) -> dict:
+    for facts in tree.values():
+        facts["xattrs"] = {name: value for name, value in facts["xattrs"].items() if "overlay." not in name}
+    return tree
+
+
+def test_an_upper_directory_becomes_a_layer(store, container, tmp_path):
+    image = commit_upper(store, str(tmp_path / "upper"), base=store.find("base:1"), reference=parse_reference("new:1"))
+    view, here = seen(store, image, tmp_path / "view"), plain(describe(container))
+    del view["."]["mtime"], here["."]["mtime"]  # a root's time alone makes no entry
+    assert differences(view, here) == []
+
+
+def test_export_and_back(store, container, tmp_path):
+    data = b"".join(export_tree(str(container)))
+    (tmp_path / "tar").mkdir()
+    subprocess.run(["tar", "-C", str(tmp_path / "tar"), "-xp", "--delay-directory-restore", "--numeric-owner", "--xattrs", "--xattrs-include=*", "-f", "-"],
+                   input=data, check=True)  # fmt: skip
+    here = plain(describe(container))
+    assert differences(plain(describe(tmp_path / "tar")), here) == []
+    image = import_rootfs(store, io.BytesIO(data).read, reference=parse_reference("exported:1"))
+    assert differences(seen(store, image, tmp_path / "view"), here) == []

@@ -121,7 +121,7 @@ def test_what_is_written_is_a_valid_configuration():
     for options in (
         {},
         {"terminal": True, "hostname": "web", "privileged": True, "cgroup_v2": True},
-        {"uid_maps": (IdMap(0, 1000),), "gid_maps": (IdMap(0, 1000),), "own_devices": False, "shared": ("network",)},
+        {"uid_maps": (IdMap(0, 1000),), "gid_maps": (IdMap(0, 1000),), "rootless": True, "shared": ("network",)},
         {"devices": ({"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229},), "sysctl": (("kernel.shm_rmid_forced", "1"),)},
         {"rlimits": ({"type": "RLIMIT_NOFILE", "soft": 10, "hard": 20},), "resources": (("pids", {"limit": 9}),)},
     ):
