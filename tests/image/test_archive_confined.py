@@ -58,7 +58,7 @@ def children() -> list[int]:
 
 
 def test_how_the_helper_is_held():
-    """Its root is an empty folder, it may not gain privileges, its calls are filtered, and it goes with its reader."""
+    """S52: its root is an empty folder, it may not gain privileges, its calls are filtered, and it goes with its reader."""
     packed = gzip.compress(os.urandom(4 << 20))
     with inflated(io.BytesIO(packed).read) as read:
         assert read(1)
