@@ -318,14 +318,26 @@ def test_the_state_of_an_upload_is_used_as_given(proxy, client) -> None:
 def test_a_cancelled_call_ends_at_once(proxy, client, content, where) -> None:
     cancel, gate = threading.Event(), threading.Event()
     proxy.faults.append(Fault("GET", "/blobs/", gate=gate) if where == "headers" else Fault("GET", "/blobs/", slow_s=1.0))
-    threading.Timer(0.4, cancel.set).start()
-    began = time.monotonic()
-    try:
+    ended = threading.Event()
+
+    def call() -> None:
         with client.operation(cancel) as own, pytest.raises(Cancelled):
             list(own.blob(f"{proxy.host}/x", digest_of(content), SIZE))
+        ended.set()
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    try:
+        while not proxy.count("GET", "/blobs/"):
+            time.sleep(0.01)
+        time.sleep(0.2)
+        assert not ended.is_set()
+        cancel.set()
+        assert ended.wait(20)  # the answer has far more to come
     finally:
         gate.set()
-    assert time.monotonic() - began < 3
+        cancel.set()
+        caller.join()
     # the client itself goes on
     assert fetch(client, proxy, content) == content
 
