@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pyruntime.engine.events import Events
 from pyruntime.image.store import Store
+from pyruntime.image.transfers import Transfers
 
 if TYPE_CHECKING:
     from pyruntime.engine.journal import Journal
@@ -27,6 +28,7 @@ class Engine:
         self.events = Events()
         self.id = _identity(settings.data_root)
         self.store = Store.open(settings.data_root)
+        self.transfers = Transfers()
 
     def close(self) -> None:
         """At the daemon's end."""

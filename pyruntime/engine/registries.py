@@ -73,6 +73,18 @@ def worded(name: str) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def denied(name: str) -> Iterator[None]:
+    """The same for a push."""
+    try:
+        yield
+    except RegistryError as error:
+        if error.unauthorized:
+            raise EngineError(f"denied: requested access to the resource is denied: {error.message}", status=403,
+                              value=name) from error  # fmt: skip
+        raise
+
+
 # ---- login ----------------------------------------------------------------------------------------------------------
 def login(engine: Engine, body: dict[str, Any]) -> dict[str, str]:
     """POST /auth: whether the registry takes the credentials. Raises EngineError 401."""

@@ -28,7 +28,7 @@ HEAD_BYTES = 256 << 10  # the request line and all headers; X-Registry-Config is
 HEAD_TIMEOUT_S = 30.0  # from a head's first byte to its last
 INBOX_BYTES = 512 << 10
 PIECE_BYTES = 256 << 10  # a piece of a body as a handler gets it, about
-DRAIN_BYTES = 256 << 10  # of a body nobody read, so that the connection can be kept
+DRAIN_BYTES = 64 << 20  # of a body nobody read: clients that send all before they read get their answer
 NO_BODY = (204, 304)
 
 

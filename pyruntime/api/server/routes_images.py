@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pyruntime.api.server.wire import Answer, answer
+from pyruntime.api.server.wire import Answer, Stream, answer, encode
 from pyruntime.engine import images
+from pyruntime.engine.failures import not_built, status_and_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
 
-    from pyruntime.api.server.wire import Request
+    from pyruntime.api.server.wire import Request, Sink
     from pyruntime.engine.engine import Engine
 
 NO_VIRTUAL_SIZE = (1, 44)  # from here on images have no VirtualSize
@@ -63,6 +65,51 @@ def prune(engine: Engine, request: Request) -> Answer:
     return answer(images.prune(engine, request.query.filters()))
 
 
+# ---- streams --------------------------------------------------------------------------------------------------------
+def json_lines(work: Callable[[Callable[[dict[str, Any]], None]], None]) -> Stream:
+    """A stream of JSON lines that `work` tells; an error after the first is a line, one before it an ordinary answer."""
+
+    def produce(sink: Sink) -> None:
+        told = False
+
+        def tell(line: dict[str, Any]) -> None:
+            nonlocal told
+            told = True
+            sink.write(encode(line)[:-1] + b"\r\n")
+
+        try:
+            work(tell)
+        except Exception as error:
+            from pyruntime.api.server.wire import ClientGone
+
+            if not told or isinstance(error, ClientGone):
+                raise
+            _, text = status_and_text(error)
+            tell({"errorDetail": {"message": text}, "error": text})
+
+    return Stream(produce)
+
+
+def create(engine: Engine, request: Request) -> Stream:
+    """A pull, or an import with fromSrc."""
+    from pyruntime.engine import transfers
+
+    query, header = request.query, request.headers.get("x-registry-auth", "")
+    if name := query.text("fromImage"):
+        return json_lines(lambda tell: transfers.pull(engine, name, query.text("tag"), query.text("platform"), header, tell,
+                                                      request.gone))  # fmt: skip
+    raise not_built("archives are")
+
+
+def push(engine: Engine, request: Request) -> Stream:
+    """To the registry that the name says."""
+    from pyruntime.engine import transfers
+
+    header = request.headers.get("x-registry-auth", "")
+    return json_lines(lambda tell: transfers.push(engine, request.params["name"], request.query.text("tag"),
+                                                  request.query.text("platform"), header, tell, request.gone))  # fmt: skip
+
+
 def search(engine: Engine, request: Request) -> Answer:
     """Names on the hub."""
     from pyruntime.engine import registries
@@ -90,7 +137,9 @@ ROUTES = (
     ("GET", "/images/search", search),
     ("GET", "/images/{name*}/json", inspect),
     ("GET", "/images/{name*}/history", history),
+    ("POST", "/images/create", create),
     ("POST", "/images/prune", prune),
+    ("POST", "/images/{name*}/push", push),
     ("POST", "/images/{name*}/tag", tag),
     ("DELETE", "/images/{name*}", remove),
     ("GET", "/distribution/{name*}/json", distribution),

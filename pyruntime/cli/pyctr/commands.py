@@ -96,8 +96,8 @@ ALIASES = {"info": "system info", "events": "system events", "images": "image ls
            "pull": "image pull", "push": "image push", "tag": "image tag", "rmi": "image rm", "image remove": "image rm",
            "save": "image save", "load": "image load", "import": "image import", "history": "image history"}  # fmt: skip
 GROUPS = {"image": "Manage images", "system": "Manage the engine"}
-SHOWN = ("events", "history", "images", "import", "info", "inspect", "load", "login", "logout", "pull", "push", "rmi",
-         "save", "search", "tag", "version")  # in the program's help
+SHOWN = ("events", "history", "images", "import", "info", "inspect", "load", "login", "logout", "pull", "push",
+         "rmi", "save", "search", "tag", "version")  # in the program's help
 
 
 def command(name: str) -> Command | None:

@@ -1,0 +1,139 @@
+"""Images on the move: pull and push by a registry; load, save and import by an archive.
+
+Each takes `tell`, which gets lines as the API sends them (contract engine-api 2.3). Equal pulls and pushes are one
+transfer (image.transfers), which ends when its last client has gone: that is what `gone` is for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pyruntime.engine.registries import client_for, denied, worded
+from pyruntime.errors import EngineError, ImageNotFound
+from pyruntime.image.platform import parse_platform
+from pyruntime.image.reference import parse_familiar, parse_reference
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+    from pyruntime.engine.engine import Engine
+    from pyruntime.image.platform import Platform
+    from pyruntime.image.progress import Progress
+    from pyruntime.image.reference import Reference
+
+    Line = dict[str, Any]
+    Tell = Callable[[Line], None]
+
+BAR_WIDTH = 50
+
+
+def platform_of(text: str) -> Platform | None:
+    """A platform field: `os/arch[/variant]` or new clients' JSON object; None when empty. Raises EngineError 400."""
+    if not text.startswith("{"):
+        return parse_platform(text) if text else None
+    import json
+
+    try:
+        value = json.loads(text)
+        words = [value[key] for key in ("os", "architecture", "variant") if value.get(key)]
+        return parse_platform("/".join(words))
+    except (ValueError, TypeError, AttributeError):
+        raise EngineError(f"invalid platform: {text}", status=400) from None
+
+
+class Lines:
+    """Turns Progress into lines. What comes before the registry's answer waits, so that a refusal can be a status."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._waiting: list[Line] = []
+
+    def __call__(self, progress: Progress) -> None:
+        """Tells of `progress`."""
+        line = progress_line(progress)
+        if progress.status.startswith("Pulling from "):
+            self._waiting.append(line)
+            return
+        for waiting in self._waiting:
+            self._tell(waiting)
+        self._waiting.clear()
+        self._tell(line)
+
+
+def progress_line(progress: Progress) -> Line:
+    """One line of progress; figures only where there are some."""
+    line: Line = {"status": progress.status}
+    if progress.total:
+        line["progressDetail"] = {"current": progress.current, "total": progress.total}
+        line["progress"] = bar(progress.current, progress.total)
+    elif progress.id:
+        line["progressDetail"] = {}
+    return {**line, "id": progress.id} if progress.id else line
+
+
+def bar(current: int, total: int) -> str:
+    """The figure as old clients show it: `[==>   ]  1.2MB/5MB`."""
+    done = min(BAR_WIDTH, BAR_WIDTH * current // total)
+    text = "=" * done + (">" if done < BAR_WIDTH else "")
+    return f"[{text:<{BAR_WIDTH}}]  {_size(current):>7}/{_size(total)}"
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.4g}{unit}"
+        size /= 1000
+    return f"{size:.4g}TB"
+
+
+# ---- registries -----------------------------------------------------------------------------------------------------
+def pull(engine: Engine, name: str, label: str, platform: str, header: str, tell: Tell, gone: threading.Event) -> None:
+    """Pulls an image, or every tag of a repository when neither name nor `label` has one."""
+    reference = pulled_reference(name, label)
+    wanted = platform_of(platform)
+    with worded(reference.familiar), client_for(engine, reference.domain, header) as client:
+        references = [reference]
+        if not reference.target:
+            with client.operation(gone) as own:
+                references = [reference.with_tag(found) for found in own.tags(reference.name)]
+            if not references:
+                raise ImageNotFound(f"repository {reference.familiar_name} has no tags", value=reference.name)
+        for one in references:
+            image = engine.transfers.pull(engine.store, client, one, platform=wanted, progress=Lines(tell), cancel=gone,
+                                          downloads=engine.settings.max_concurrent_downloads)  # fmt: skip
+            attributes = {**image.config.labels, "name": one.familiar_name}
+            engine.events.emit("image", "pull", one.familiar, attributes)
+
+
+def pulled_reference(name: str, label: str) -> Reference:
+    """What to pull; `label` may be a digest. Without tag and digest every tag is meant. Raises InvalidReference."""
+    found = parse_familiar(name)
+    if label.startswith(("sha256:", "sha512:")):
+        return parse_reference(f"{found.name}@{label}")
+    return found.with_tag(label) if label else found
+
+
+def push(engine: Engine, name: str, label: str, platform: str, header: str, tell: Tell, gone: threading.Event) -> None:
+    """Pushes a tag, or every tag of the name that is here when neither says one."""
+    reference = parse_familiar(name)
+    reference = reference.with_tag(label) if label else reference
+    if reference.digest:
+        raise EngineError("cannot push a digest reference", status=400)
+    wanted = platform_of(platform)
+    references = [reference] if reference.tag else _tags_here(engine, reference)
+    with denied(reference.name), client_for(engine, reference.domain, header) as client:
+        for one in references:
+            pushed = engine.transfers.push(engine.store, client, one, platform=wanted, progress=Lines(tell), cancel=gone,
+                                           uploads=engine.settings.max_concurrent_uploads)  # fmt: skip
+            tell({"progressDetail": {}, "aux": {"Tag": pushed.tag, "Digest": pushed.digest, "Size": pushed.size}})
+            engine.events.emit("image", "push", one.familiar, {"name": one.familiar_name})
+
+
+def _tags_here(engine: Engine, reference: Reference) -> list[Reference]:
+    """All tags of a name. Raises ImageNotFound when there is none."""
+    found = [name for image in engine.store.images() for name in image.tags if name.name == reference.name]
+    if not found:
+        raise ImageNotFound(f"An image does not exist locally with the tag: {reference.familiar_name}",
+                            value=reference.familiar, hint="pull or tag it first")  # fmt: skip
+    return sorted(found)
