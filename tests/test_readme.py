@@ -13,6 +13,9 @@ import pytest
 
 from pyruntime.cli.flags import GLOBAL, VERBS, records, verb
 from pyruntime.cli.parse import check_count, parse_flags
+from pyruntime.cli.pyctr import commands as pyctr
+from pyruntime.cli.pyctr.main import count_problem
+from pyruntime.cli.pyctr.words import parse_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +38,13 @@ def test_commands_parse(command: str) -> None:
     assert called is not None
     rest = parse_flags(called.flags, list(parsed.rest[1:]), stops=called.stops).rest
     check_count("pyruntime", called.name, rest, called.least, called.most)
+
+
+@pytest.mark.parametrize("command", re.findall(r"^\$ pyctr (.*)", README, re.MULTILINE))
+def test_commands_of_the_engine_parse(command: str) -> None:
+    called, words = pyctr.find(shlex.split(command))
+    assert called is not None
+    assert count_problem(called, len(parse_words(called.flags, words).rest)) == ""
 
 
 def test_targets_exist() -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 LOCK = "pyctrd.lock"
 IDENTITY = "engine-id"
+CHANGEABLE = ("insecure_registries", "registry_mirrors", "max_concurrent_downloads", "max_concurrent_uploads", "labels",
+              "http_proxy", "https_proxy", "no_proxy")  # fmt: skip
 
 
 class Engine:
@@ -30,6 +32,11 @@ class Engine:
         self.store = Store.open(settings.data_root)
         self.transfers = Transfers()
 
+    def reload(self, settings: Settings) -> None:
+        """Takes over what may change while the daemon runs, for requests from now on."""
+        self.settings = self.settings.replace(**{name: getattr(settings, name) for name in CHANGEABLE})
+        self.events.emit("daemon", "reload", self.id, {"name": os.uname().nodename})
+
     def close(self) -> None:
         """At the daemon's end."""
         self.store.close()
@@ -37,7 +44,7 @@ class Engine:
 
 def lock_root(path: str) -> int | None:
     """The lock on a data root, made if need be: a descriptor to keep, None when another daemon has it. Raises OSError."""
-    os.makedirs(path, mode=0o711, exist_ok=True)
+    os.makedirs(path, mode=0o700, exist_ok=True)
     fd = os.open(f"{path}/{LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,19 +8,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pyruntime.engine.body import BodyReader
+from pyruntime.engine.images import wanted_reference
 from pyruntime.engine.registries import client_for, denied, worded
 from pyruntime.errors import EngineError, ImageNotFound
+from pyruntime.image import importing
+from pyruntime.image.archive import check_platform
+from pyruntime.image.archive_blobs import StoreBlobs
+from pyruntime.image.archive_load import load_archive
+from pyruntime.image.archive_save import save_archive
+from pyruntime.image.archive_store import chosen_images
 from pyruntime.image.platform import parse_platform
 from pyruntime.image.reference import parse_familiar, parse_reference
+from pyruntime.record import Record
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from pyruntime.engine.engine import Engine
     from pyruntime.image.platform import Platform
     from pyruntime.image.progress import Progress
     from pyruntime.image.reference import Reference
+    from pyruntime.image.store import Image
 
     Line = dict[str, Any]
     Tell = Callable[[Line], None]
@@ -137,3 +147,58 @@ def _tags_here(engine: Engine, reference: Reference) -> list[Reference]:
         raise ImageNotFound(f"An image does not exist locally with the tag: {reference.familiar_name}",
                             value=reference.familiar, hint="pull or tag it first")  # fmt: skip
     return sorted(found)
+
+
+# ---- archives -------------------------------------------------------------------------------------------------------
+def save(engine: Engine, names: list[str], platform: str, write: Callable[[bytes], None]) -> None:
+    """Writes the archive of images: of a name without a tag all its tags. Raises ImageNotFound before the first byte."""
+    if not names:
+        raise EngineError("no image to save was named", status=400)
+    wanted = platform_of(platform)
+    with engine.store.lease() as lease:
+        blobs = StoreBlobs(engine.store, lease)
+        images = chosen_images(blobs, names)
+        for image in images:
+            check_platform(image, wanted)
+        save_archive(write, blobs, images)
+    for image in images:
+        engine.events.emit("image", "save", image.config.digest, {"name": image.config.digest})
+
+
+def load(engine: Engine, body: Iterable[bytes], platform: str, tell: Tell) -> None:
+    """Loads every image of an archive."""
+    loaded = load_archive(engine.store, BodyReader(body).read, platform=platform_of(platform),
+                          say=lambda text: tell({"stream": f"{text}\n"}))  # fmt: skip
+    for one in loaded:
+        engine.events.emit("image", "load", one.image.id, {"name": one.image.id})
+        for line in one.lines:
+            tell({"stream": f"{line}\n"})
+
+
+class Import(Record):
+    """What an import is told beside its bytes. `source` is a URL, or `-` for the body."""
+
+    source: str
+    repository: str
+    tag: str
+    message: str
+    changes: tuple[str, ...]
+    platform: str
+
+
+def import_rootfs(engine: Engine, body: Iterable[bytes], asked: Import, tell: Tell) -> None:
+    """Makes an image of a root file system."""
+    reference = wanted_reference(asked.repository, asked.tag) if asked.repository else None
+    platform = platform_of(asked.platform)
+
+    def make(read: Callable[[int], bytes]) -> Image:
+        return importing.import_rootfs(engine.store, read, reference=reference, changes=asked.changes,
+                                       message=asked.message, source=asked.source, platform=platform)  # fmt: skip
+
+    if asked.source == "-":
+        image = make(BodyReader(body).read)
+    else:
+        with importing.open_url(asked.source) as read:
+            image = make(read)
+    engine.events.emit("image", "import", image.id, {"name": reference.familiar if reference else image.id})
+    tell({"status": image.id})

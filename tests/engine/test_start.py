@@ -43,6 +43,22 @@ ps -o sid= -p $pid | tr -d ' ' | grep -qx $pid && echo session
                                         "LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin Umask:\t0022", "session"], done.stderr
 
 
+def test_a_plain_user_has_an_engine_of_its_own():
+    done = private("""
+user() { setpriv --reuid 12345 --regid 12345 --clear-groups env -i PATH="$PATH" HOME=/run/home XDG_RUNTIME_DIR=/run/home/run "$@"; }
+mkdir -p /run/home/run && chown -R 12345:12345 /run/home && user test -x $PYCTR || { echo no; exit; }
+user $PYCTR info --format '{{.DockerRootDir}} {{join .SecurityOptions " "}}'
+stat -c '%a %U' /run/home/run/pyctr /run/home/.local/share/pyctr; user $PYCTR images -q
+grep -h Uid /proc/$(pgrep -f on-deman[d])/status
+""")
+    if done.stdout == "no\n":
+        pytest.skip("needs a checkout that other users may read")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("/run/home/.local/share/pyctr ")
+    assert "name=rootless" in lines[0]
+    assert lines[1:] == ["700 UNKNOWN", "700 UNKNOWN", "Uid:\t12345\t12345\t12345\t12345"], done.stderr
+
+
 def test_a_daemon_that_was_killed_is_started_again():
     done = private("""
 $PYCTR version --format 'a{{.Server.ApiVersion}}'

@@ -219,6 +219,32 @@ def test_login_stores_and_pull_uses_it(tmp_path, request):
             assert "pull access denied for" in tool.fails("pull", name)
 
 
+def test_bars_on_a_terminal(engine, hub):
+    import os
+    import pty
+    import subprocess
+
+    from tests.engine.stand import PYCTR
+
+    made = small("bars", layers=3)
+    name = publish(hub, "bars/image", "1", made)
+    master, slave = pty.openpty()
+    process = subprocess.Popen([PYCTR, "pull", name], stdin=slave, stdout=slave, stderr=slave, env={**engine.environment, "TERM": "xterm", "COLUMNS": "120"})
+    os.close(slave)
+    text = b""
+    while True:
+        try:
+            text += os.read(master, 65536)
+        except OSError:
+            break
+    os.close(master)
+    assert process.wait(30) == 0
+    assert b"Pull complete" in text
+    assert b"\x1b[" in text
+    assert f"Status: Downloaded newer image for {name}".encode() in text
+    assert name.encode() in text.rstrip().rpartition(b"\n")[2]
+
+
 def test_ping_is_quick_during_a_pull(tmp_path, hub):
     import os
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pyruntime.api.server.wire import Answer, ClientGone, Hijack, failure
 from pyruntime.engine.failures import INTERNAL, status_and_text
+from pyruntime.errors import Cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -35,7 +36,7 @@ class Bridge:
             if isinstance(reply, Answer):
                 return reply
             self._serve(reply, request)
-        except (ClientGone, CancelledError):
+        except (ClientGone, Cancelled, CancelledError):
             self._connection.server.journal.debug(f"{request.method} {request.path}: the client has gone")
             self._run(self._connection.abort())
         except Exception as error:  # noqa: BLE001 - the outermost frame of a request

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pyruntime.api.server.wire import Answer, Stream, answer, encode
+from pyruntime.api.server.wire import Answer, ClientGone, Stream, answer, encode
 from pyruntime.engine import images
-from pyruntime.engine.failures import not_built, status_and_text
+from pyruntime.engine.failures import status_and_text
+from pyruntime.errors import Cancelled, EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pyruntime.api.server.wire import Request, Sink
     from pyruntime.engine.engine import Engine
 
+TAR = "application/x-tar"
 NO_VIRTUAL_SIZE = (1, 44)  # from here on images have no VirtualSize
 NO_NONE = (1, 43)  # from here on an image without names has empty lists
 
@@ -80,9 +82,7 @@ def json_lines(work: Callable[[Callable[[dict[str, Any]], None]], None]) -> Stre
         try:
             work(tell)
         except Exception as error:
-            from pyruntime.api.server.wire import ClientGone
-
-            if not told or isinstance(error, ClientGone):
+            if not told or isinstance(error, (ClientGone, Cancelled)):
                 raise
             _, text = status_and_text(error)
             tell({"errorDetail": {"message": text}, "error": text})
@@ -98,7 +98,11 @@ def create(engine: Engine, request: Request) -> Stream:
     if name := query.text("fromImage"):
         return json_lines(lambda tell: transfers.pull(engine, name, query.text("tag"), query.text("platform"), header, tell,
                                                       request.gone))  # fmt: skip
-    raise not_built("archives are")
+    if not query.text("fromSrc"):
+        raise EngineError("fromImage or fromSrc has to say what to make an image of", status=400)
+    asked = transfers.Import(query.text("fromSrc"), query.text("repo"), query.text("tag"), query.text("message"),
+                             tuple(query.all("changes")), query.text("platform"))  # fmt: skip
+    return json_lines(lambda tell: transfers.import_rootfs(engine, request.body, asked, tell))
 
 
 def push(engine: Engine, request: Request) -> Stream:
@@ -108,6 +112,21 @@ def push(engine: Engine, request: Request) -> Stream:
     header = request.headers.get("x-registry-auth", "")
     return json_lines(lambda tell: transfers.push(engine, request.params["name"], request.query.text("tag"),
                                                   request.query.text("platform"), header, tell, request.gone))  # fmt: skip
+
+
+def load(engine: Engine, request: Request) -> Stream:
+    """Images out of an archive."""
+    from pyruntime.engine import transfers
+
+    return json_lines(lambda tell: transfers.load(engine, request.body, request.query.text("platform"), tell))
+
+
+def save(engine: Engine, request: Request) -> Stream:
+    """An archive of images."""
+    from pyruntime.engine import transfers
+
+    names = [request.params["name"]] if "name" in request.params else request.query.all("names")
+    return Stream(lambda sink: transfers.save(engine, names, request.query.text("platform"), sink.write), TAR)
 
 
 def search(engine: Engine, request: Request) -> Answer:
@@ -135,9 +154,12 @@ def auth(engine: Engine, request: Request) -> Answer:
 ROUTES = (
     ("GET", "/images/json", list_),
     ("GET", "/images/search", search),
+    ("GET", "/images/get", save),
+    ("GET", "/images/{name*}/get", save),
     ("GET", "/images/{name*}/json", inspect),
     ("GET", "/images/{name*}/history", history),
     ("POST", "/images/create", create),
+    ("POST", "/images/load", load),
     ("POST", "/images/prune", prune),
     ("POST", "/images/{name*}/push", push),
     ("POST", "/images/{name*}/tag", tag),

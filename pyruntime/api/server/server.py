@@ -32,7 +32,7 @@ class Server:
 
     def __init__(self, router: Router, headers: tuple[tuple[str, str], ...], journal: Journal, *, idle_s: float = 0.0,
                  before_end: Callable[[], None] = lambda: None,
-                 busy: Callable[[], bool] = lambda: False) -> None:  # fmt: skip
+                 reload: Callable[[], None] = lambda: None) -> None:  # fmt: skip
         self.router = router
         self.journal = journal
         self.closing = False
@@ -40,7 +40,7 @@ class Server:
         self._headers = headers
         self._idle_s = idle_s
         self._before_end = before_end
-        self._busy = busy
+        self._reload = reload
         self._working = 0
         self._since = time.monotonic()
         self._connections: set[Connection] = set()
@@ -70,11 +70,12 @@ class Server:
         self._connections.discard(connection)
 
     async def run(self, sockets: list[socket.socket], ready: Callable[[], None] = lambda: None) -> None:
-        """Serves until SIGTERM, SIGINT or the idle time is over."""
+        """Serves until SIGTERM, SIGINT or the idle time is over; SIGHUP reads the settings again."""
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(self.pool, self._reload))
         for listener in sockets:
             listener.setblocking(False)
             self._listeners.append(await loop.create_server(lambda: Connection(self), sock=listener, backlog=128)
@@ -90,8 +91,7 @@ class Server:
 
     def _idle(self) -> bool:
         """Whether nothing has been asked for long enough."""
-        quiet = not self._working and not self._busy()
-        return quiet and self._idle_s > 0 and time.monotonic() - self._since >= self._idle_s
+        return not self._working and self._idle_s > 0 and time.monotonic() - self._since >= self._idle_s
 
     def _wait_s(self) -> float | None:
         """Until the next look at the clock."""

@@ -17,8 +17,16 @@ NO_TRUNC = ("no-trunc", "", BOOL, False, "", "do not cut anything short")
 PLATFORM = ("platform", "", TEXT, "", "", "which platform's image is meant, as in `linux/arm64`")
 TRUST = ("disable-content-trust", "", BOOL, True, "", "no signatures are looked at", True)
 FORCE_PRUNE = ("force", "f", BOOL, False, "", "do not ask")
+# what a value is called where a row does not say
+METAVARS = {BOOL: "", TEXT: "string", INT: "int", LIST: "list"}
 
-GLOBAL = records((
+
+def flags_of(rows: tuple[tuple[Any, ...], ...]) -> tuple[Flag, ...]:
+    """Flags as records."""
+    return tuple(flag if flag.metavar else flag.replace(metavar=METAVARS[flag.kind]) for flag in records(rows))
+
+
+GLOBAL = flags_of((
     ("host", "H", LIST, (), "list", "the engine's socket (default: the user's own pyctrd, started when needed)"),
     ("debug", "D", BOOL, False, "", "show where an error comes from"),
     ("config", "", TEXT, "", "", "folder of config.json (default: $DOCKER_CONFIG or ~/.docker)"),
@@ -83,6 +91,8 @@ ROWS: dict[str, tuple[Any, ...]] = {
     "inspect": ("[OPTIONS] NAME|ID [NAME|ID...]", 1, -1, "Show objects in detail", (
         FORMAT, ("size", "s", BOOL, False, "", "sizes of containers", True),
         ("type", "", TEXT, "", "", "container, image, network, plugin or volume")), "images.inspect"),
+    "bundle": ("[OPTIONS] IMAGE DIR", 2, 2, "Unpack an image into a bundle that an OCI runtime can run", (PLATFORM,),
+               "bundle.bundle"),
     "login": ("[OPTIONS] [SERVER]", 0, 1, "Log in to a registry", (
         ("password", "p", TEXT, "", "", "password or token"),
         ("password-stdin", "", BOOL, False, "", "read the password from standard input"),
@@ -96,7 +106,7 @@ ALIASES = {"info": "system info", "events": "system events", "images": "image ls
            "pull": "image pull", "push": "image push", "tag": "image tag", "rmi": "image rm", "image remove": "image rm",
            "save": "image save", "load": "image load", "import": "image import", "history": "image history"}  # fmt: skip
 GROUPS = {"image": "Manage images", "system": "Manage the engine"}
-SHOWN = ("events", "history", "images", "import", "info", "inspect", "load", "login", "logout", "pull", "push",
+SHOWN = ("bundle", "events", "history", "images", "import", "info", "inspect", "load", "login", "logout", "pull", "push",
          "rmi", "save", "search", "tag", "version")  # in the program's help
 
 
@@ -106,7 +116,7 @@ def command(name: str) -> Command | None:
     if row is None:
         return None
     arguments, least, most, summary, flags, function = row
-    return Command(name, arguments, least, most, summary, records(flags), function)
+    return Command(name, arguments, least, most, summary, flags_of(flags), function)
 
 
 def names_of(name: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pyruntime.cli.flags import BOOL, INT, LIST, TEXT
+from pyruntime.cli.flags import BOOL, TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,16 +12,13 @@ if TYPE_CHECKING:
     from pyruntime.cli.flags import Flag
     from pyruntime.cli.pyctr.commands import Command
 
-KIND_NAMES = {BOOL: "", TEXT: "string", INT: "int", LIST: "list"}
-
-
 def flag_lines(flags: Sequence[Flag]) -> str:
     """One line per flag, names to the left."""
     shown = [flag for flag in sorted(flags, key=lambda flag: flag.name) if not flag.hidden]
     names = []
     for flag in shown:
         letter = f"-{flag.short}, " if flag.short else "    "
-        names.append(f"  {letter}--{flag.name} {flag.metavar or KIND_NAMES[flag.kind]}".rstrip())
+        names.append(f"  {letter}--{flag.name} {flag.metavar}".rstrip())
     width = max(map(len, names), default=0) + 3
     return "".join(f"{name.ljust(width)}{flag.help}{_default(flag)}\n" for name, flag in zip(names, shown))
 

@@ -28,7 +28,7 @@ INFO = (
     ("HTTPS Proxy", "HttpsProxy"), ("No Proxy", "NoProxy"), ("Experimental", "ExperimentalBuild"),
     ("Live Restore Enabled", "LiveRestoreEnabled"),
 )  # fmt: skip
-DETAILS = (("API version", "ApiVersion"), ("Minimum API version", "MinAPIVersion"), ("Git commit", "GitCommit"),
+DETAILS = (("API version", "ApiVersion"), ("Oldest API", "MinAPIVersion"), ("Git commit", "GitCommit"),
            ("Built", "BuildTime"), ("Spec", "Spec"))  # fmt: skip
 BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
 

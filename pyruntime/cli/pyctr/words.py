@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pyruntime.cli.flags import BOOL, INT, LIST, TEXT, Flag
+from pyruntime.cli.flags import BOOL, INT, LIST, Flag
 from pyruntime.cli.parse import BOOLEANS, HelpAsked, Parsed
 from pyruntime.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-# A flag whose value may be left out: `--digests` and `--digests=false`.
-KIND_NAMES = {BOOL: "", TEXT: "string", INT: "int", LIST: "list"}
 
 
 class _Reader:

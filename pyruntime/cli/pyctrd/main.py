@@ -94,7 +94,7 @@ def read_settings(parsed: Parsed) -> Settings:
     values = {FIELDS[key]: value for key, value in parsed.values.items() if key in FIELDS and key in parsed.given}
     path = parsed.values["config_file"] or where.config_file
     settings = merge(path, read_file(path, required=bool(parsed.values["config_file"])), values)
-    changes: dict[str, Any] = {"config_folder": where.config,
+    changes: dict[str, Any] = {"config_folder": os.path.dirname(os.path.abspath(path)),
                                "data_root": os.path.abspath(settings.data_root or where.data_root),
                                "hosts": settings.hosts or (f"unix://{where.socket}",)}  # fmt: skip
     if "idle_exit" in parsed.given or parsed.values["on_demand"]:
@@ -118,7 +118,7 @@ def _run(settings: Settings, journal: Journal, parsed: Parsed) -> int:
     engine = Engine(settings, journal)
     listening = listen(settings.hosts, settings.group, journal)
     server = Server(make_router(engine), common_headers(), journal, idle_s=settings.idle_exit_s,
-                    before_end=listening.remove_names)  # fmt: skip
+                    before_end=listening.remove_names, reload=lambda: _reload(engine, parsed))  # fmt: skip
     if parsed.values["pidfile"]:
         with open(parsed.values["pidfile"], "w", encoding="ascii") as file:
             file.write(f"{os.getpid()}\n")
@@ -130,6 +130,14 @@ def _run(settings: Settings, journal: Journal, parsed: Parsed) -> int:
         engine.close()
         os.close(lock)
     return 0
+
+
+def _reload(engine: Engine, parsed: Parsed) -> None:
+    """SIGHUP: reads daemon.json again. What only a start can change stays; a file that is wrong changes nothing."""
+    try:
+        engine.reload(read_settings(parsed))
+    except RuntimeFailure as error:
+        engine.journal.error(f"settings stay as they are: {error}")
 
 
 def _lock(settings: Settings, *, wait: bool) -> int | None:
