@@ -29,6 +29,10 @@ class Settings(Record):
     http_proxy: str = ""
     https_proxy: str = ""
     no_proxy: str = ""
+    tls_verify: bool = False  # clients of a TCP socket show a certificate; there is no TCP without it
+    tls_authority: str = ""  # PEM files
+    tls_certificate: str = ""
+    tls_key: str = ""
     idle_exit_s: float = 0.0  # 0: stays
 
 
@@ -44,6 +48,10 @@ KEYS: dict[str, tuple[str, type]] = {
     "labels": ("labels", list),
     "log-level": ("log_level", str),
     "debug": ("debug", bool),
+    "tlsverify": ("tls_verify", bool),
+    "tlscacert": ("tls_authority", str),
+    "tlscert": ("tls_certificate", str),
+    "tlskey": ("tls_key", str),
 }
 PROXIES = {"http-proxy": "http_proxy", "https-proxy": "https_proxy", "no-proxy": "no_proxy"}
 NAMES = {list: "a list of strings", str: "a string", int: "a number", bool: "true or false"}

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from tests.engine.stand import PYCTR, PYCTRD, Daemon, daemon, need
+from tests.registry_stand import Authority, free_port
 
 pytestmark = pytest.mark.system
 # In namespaces of its own: the default places are empty, and every process ends with the first.
@@ -138,17 +139,32 @@ def test_settings_that_are_wrong(settings, words, message, tmp_path):
     assert message in done.stderr
 
 
-def test_a_socket_of_the_network_and_one_of_systemd(tmp_path):
-    import socket
+def test_a_socket_of_the_network_wants_certificates(tmp_path):
+    authority, stranger = Authority(tmp_path / "ca"), Authority(tmp_path / "stranger", "stranger")
+    port = free_port()
+    certificate, key = authority.issue(tmp_path, "server")
+    words = ("-H", f"tcp://127.0.0.1:{port}", "--tlsverify", "--tlscacert", str(authority.path), "--tlscert", certificate, "--tlskey", key)
+    with daemon(tmp_path / "d", *words) as found:
+        def ask(program: str, by: Authority) -> subprocess.CompletedProcess[str]:
+            folder = tmp_path / by.path.parent.name / "client"
+            folder.mkdir(exist_ok=True)
+            for path, name in zip(by.issue(folder, "client"), ("cert.pem", "key.pem")):
+                os.rename(path, folder / name)
+            (folder / "ca.pem").write_bytes(authority.path.read_bytes())
+            more = {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(folder)}
+            return subprocess.run([program, "-H", f"tcp://127.0.0.1:{port}", "version", "--format", "{{.Server.APIVersion}}" if "docker" in program else "{{.Server.ApiVersion}}"],
+                                  capture_output=True, text=True, env={**found.environment, **more}, check=False, timeout=30)
 
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    listener.close()
-    with daemon(tmp_path / "d", "-H", f"tcp://127.0.0.1:{port}") as found:
-        done = subprocess.run([PYCTR, "-H", f"tcp://127.0.0.1:{port}", "version", "--format", "{{.Server.ApiVersion}}"], capture_output=True,
-                              text=True, env=found.environment, check=True, timeout=30)
-        assert done.stdout == "1.51\n"
-        assert "insecure" in found.log.read_text()
+        assert ask(PYCTR, authority).stdout == "1.51\n"
+        assert ask("/usr/bin/docker", authority).stdout == "1.51\n"
+        assert ask(PYCTR, stranger).returncode == 1
+    done = subprocess.run([PYCTRD, "-H", f"tcp://127.0.0.1:{port}", "--data-root", str(tmp_path / "x")], capture_output=True, text=True, timeout=30,
+                          check=False)
+    assert done.returncode == 1
+    assert "needs TLS with certificates on both sides: --tlsverify, --tlscacert, --tlscert, --tlskey missing" in done.stderr
+
+
+def test_a_socket_of_systemd(tmp_path):
     with Handed(tmp_path) as path:
         done = subprocess.run([PYCTR, "-H", f"unix://{path}", "version", "--format", "{{.Server.ApiVersion}}"], capture_output=True,
                               text=True, check=True, timeout=30, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)})

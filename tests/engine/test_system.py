@@ -44,7 +44,7 @@ def test_events_end_and_refuse(tool, words, message):
     assert (code, errors.strip()) == (int(bool(message)), message)
 
 
-@pytest.mark.parametrize("tool", ["docker20", "docker28"], indirect=True)
+@pytest.mark.parametrize("tool", ["docker20", pytest.param("docker28", marks=pytest.mark.slow)], indirect=True)
 @pytest.mark.parametrize(("words", "message"), [
     (("ps", "-a", "-q"), ""),
     (("volume", "ls", "-q"), ""),

@@ -65,7 +65,7 @@ class Connection(asyncio.Protocol):
         self._eof = True
         self.gone.set()
         self._wake.set()
-        return True
+        return self._transport.get_extra_info("sslcontext") is None  # TLS knows no half-closed connection
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Nothing can be sent any more."""

@@ -17,6 +17,7 @@ from pyruntime.api.server.connection import Connection
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Callable, Iterator
 
     from pyruntime.api.server.router import Router
@@ -69,18 +70,21 @@ class Server:
         """It has gone."""
         self._connections.discard(connection)
 
-    async def run(self, sockets: list[socket.socket], ready: Callable[[], None] = lambda: None) -> None:
+    async def run(self, listeners: list[tuple[socket.socket, ssl.SSLContext | None]],
+                  ready: Callable[[], None] = lambda: None) -> None:  # fmt: skip
         """Serves until SIGTERM, SIGINT or the idle time is over; SIGHUP reads the settings again."""
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(self.pool, self._reload))
-        for listener in sockets:
+        for listener, tls in listeners:
             listener.setblocking(False)
-            self._listeners.append(await loop.create_server(lambda: Connection(self), sock=listener, backlog=128)
-                                   if listener.family.name != "AF_UNIX"
-                                   else await loop.create_unix_server(lambda: Connection(self), sock=listener))  # fmt: skip
+            if tls is None:
+                made = await loop.create_unix_server(lambda: Connection(self), sock=listener)
+            else:
+                made = await loop.create_server(lambda: Connection(self), sock=listener, ssl=tls)
+            self._listeners.append(made)
         ready()
         while not stop.is_set() and not self._idle():
             try:

@@ -1,4 +1,7 @@
-"""The daemon's sockets: unix with mode and group, TCP, and those that systemd hands over."""
+"""The daemon's sockets: unix with mode and group, TCP with mutual TLS, and those that systemd hands over.
+
+There is no TCP without TLS on both sides: whoever reaches the API has the rights of the one who runs it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ from pyruntime.api.client.connection import parse_host
 from pyruntime.errors import HostError, UsageError
 
 if TYPE_CHECKING:
-    from pyruntime.engine.journal import Journal
+    import ssl
+
+    from pyruntime.engine.settings import Settings
 
 FIRST_FD = 3  # sd_listen_fds(3)
 SOCKET_MODE = 0o660
@@ -21,8 +26,9 @@ SOCKET_MODE = 0o660
 class Listening:
     """Sockets to serve, and the names to remove at the end."""
 
-    def __init__(self) -> None:
-        self.sockets: list[socket.socket] = []
+    def __init__(self, settings: Settings) -> None:
+        self.listeners: list[tuple[socket.socket, ssl.SSLContext | None]] = []
+        self._settings = settings
         self._names: list[tuple[str, int]] = []
 
     def add_unix(self, path: str, group: str) -> None:
@@ -48,15 +54,15 @@ class Listening:
             os.chown(path, 0, group_id(group))
         os.chmod(path, SOCKET_MODE)
         self._names.append((path, os.stat(path).st_ino))
-        self.sockets.append(listener)
+        self.listeners.append((listener, None))
 
-    def add_tcp(self, place: str, journal: Journal) -> None:
-        """Listens at host:port, without TLS: said aloud, since whoever reaches it is root here."""
+    def add_tcp(self, place: str) -> None:
+        """Listens at host:port. Raises UsageError without what TLS needs, HostError."""
         host, _, port = place.rpartition(":")
-        journal.warn(f"binding to IP address without --tlsverify is insecure and gives root access on this machine: {place}")
+        context = tls_context(self._settings, place)
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            self.sockets.append(socket.create_server((host.strip("[]"), int(port)), family=family))
+            self.listeners.append((socket.create_server((host.strip("[]"), int(port)), family=family), context))
         except (OSError, ValueError) as error:
             raise HostError(f"can't listen on tcp://{place}: {error}") from None
 
@@ -66,7 +72,9 @@ class Listening:
             raise UsageError("no sockets found via socket activation: make sure the service was started by systemd")
         for fd in range(FIRST_FD, FIRST_FD + int(os.environ.get("LISTEN_FDS", "0"))):
             os.set_inheritable(fd, False)
-            self.sockets.append(socket.socket(fileno=fd))
+            given = socket.socket(fileno=fd)
+            local = given.family == socket.AF_UNIX
+            self.listeners.append((given, None if local else tls_context(self._settings, str(given.getsockname()))))
 
     def remove_names(self) -> None:
         """Unlinks the unix sockets that are still ours."""
@@ -78,18 +86,38 @@ class Listening:
                 continue
 
 
-def listen(hosts: tuple[str, ...], group: str, journal: Journal) -> Listening:
+def tls_context(settings: Settings, place: str) -> ssl.SSLContext:
+    """TLS that wants a certificate of the client. Raises UsageError that names what is missing, HostError for a bad file."""
+    needed = {"--tlsverify": settings.tls_verify, "--tlscacert": settings.tls_authority,
+              "--tlscert": settings.tls_certificate,
+              "--tlskey": settings.tls_key}  # fmt: skip
+    if missing := [name for name, value in needed.items() if not value]:
+        raise UsageError(f"tcp://{place} needs TLS with certificates on both sides: {', '.join(missing)} missing; "
+                         "who reaches this socket has all rights of the engine")  # fmt: skip
+    import ssl
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+        context.load_verify_locations(settings.tls_authority)
+    except (OSError, ssl.SSLError) as error:
+        raise HostError(f"can't use the certificates for tcp://{place}: {error}") from None
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def listen(settings: Settings) -> Listening:
     """Listens on every host: unix://PATH, tcp://HOST:PORT, fd://. Raises HostError, UsageError."""
-    listening = Listening()
-    for host in hosts:
+    listening = Listening(settings)
+    for host in settings.hosts:
         if host.startswith("fd://"):
             listening.add_inherited()
             continue
         kind, place = parse_host(host)
         if kind == "unix":
-            listening.add_unix(place, group)
+            listening.add_unix(place, settings.group)
         else:
-            listening.add_tcp(place, journal)
+            listening.add_tcp(place)
     return listening
 
 

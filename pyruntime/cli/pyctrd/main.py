@@ -41,6 +41,10 @@ FLAGS = records((
     ("label", "", LIST, (), "KEY=VALUE", "shown by info"),
     ("log-level", "l", TEXT, "info", "LEVEL", "debug, info, warn, error or fatal"),
     ("debug", "D", BOOL, False, "", "as --log-level debug"),
+    ("tlsverify", "", BOOL, False, "", "serve a TCP socket to clients with a certificate of ours; there is no other TCP"),
+    ("tlscacert", "", TEXT, "", "FILE", "the authority of clients' certificates, in PEM"),
+    ("tlscert", "", TEXT, "", "FILE", "the server's certificate, in PEM"),
+    ("tlskey", "", TEXT, "", "FILE", "its key, in PEM"),
     ("idle-exit", "", INT, 0, "SECONDS", "end after so long without a request; 0 never"),
     ("pidfile", "p", TEXT, "", "FILE", "where to write the daemon's process ID"),
     ("on-demand", "", BOOL, False, "", "started by pyctr: wait for another daemon, and end when idle", True),
@@ -49,7 +53,8 @@ FLAGS = records((
 FIELDS = {"host": "hosts", "data_root": "data_root", "group": "group", "insecure_registry": "insecure_registries",
           "registry_mirror": "registry_mirrors", "max_concurrent_downloads": "max_concurrent_downloads",
           "max_concurrent_uploads": "max_concurrent_uploads", "label": "labels", "log_level": "log_level",
-          "debug": "debug"}  # fmt: skip
+          "debug": "debug", "tlsverify": "tls_verify", "tlscacert": "tls_authority", "tlscert": "tls_certificate",
+          "tlskey": "tls_key"}  # fmt: skip
 
 
 def entry() -> NoReturn:
@@ -116,7 +121,7 @@ def _run(settings: Settings, journal: Journal, parsed: Parsed) -> int:
 
     os.umask(0o022)
     engine = Engine(settings, journal)
-    listening = listen(settings.hosts, settings.group, journal)
+    listening = listen(settings)
     server = Server(make_router(engine), common_headers(), journal, idle_s=settings.idle_exit_s,
                     before_end=listening.remove_names, reload=lambda: _reload(engine, parsed))  # fmt: skip
     if parsed.values["pidfile"]:
@@ -124,7 +129,7 @@ def _run(settings: Settings, journal: Journal, parsed: Parsed) -> int:
             file.write(f"{os.getpid()}\n")
     journal.info(f"pyctrd {VERSION} on {settings.data_root}: API listens on {', '.join(settings.hosts)}")
     try:
-        asyncio.run(server.run(listening.sockets))
+        asyncio.run(server.run(listening.listeners))
     finally:
         listening.remove_names()
         engine.close()

@@ -41,7 +41,7 @@ class Serving:
         listener.bind(self.path)
         server = Server(Router(self._routes), (("Api-Version", "1.51"),), Journal("debug", self._log.fileno()),
                         idle_s=self.idle_s, before_end=lambda: Path(self.path).unlink(missing_ok=True))  # fmt: skip
-        await server.run([listener], self._ready.set)
+        await server.run([(listener, None)], self._ready.set)
 
     def __enter__(self) -> Serving:
         self.thread.start()
