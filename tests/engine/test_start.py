@@ -29,6 +29,7 @@ def private(script: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_first_command_starts_it_and_many_share_one():
+    """S62: the socket's mode among what is looked at."""
     done = private("""
 for n in 1 2 3 4 5 6; do $PYCTR version --format '{{.Server.ApiVersion}}' & pids="$pids $!"; done
 for pid in $pids; do wait $pid || echo failed; done
@@ -119,6 +120,16 @@ def test_it_ends_when_idle_but_not_while_somebody_listens(tmp_path):
         assert not found.socket.exists()
 
 
+def test_it_ends_at_once_when_asked_whoever_listens(tmp_path):
+    with daemon(tmp_path / "d") as found:
+        listener = subprocess.Popen([PYCTR, "events"], env=found.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        time.sleep(1)
+        began = time.monotonic()
+        assert found.stop() == 0
+        assert time.monotonic() - began < 4
+        assert b"closed the connection" in listener.communicate(timeout=20)[1] or listener.returncode == 0
+
+
 @pytest.mark.parametrize(("settings", "words", "message"), [
     ({"bogus": 1}, (), "the following directives don't match any configuration option: bogus"),
     ({"debug": "yes"}, (), "debug has to be true or false"),
@@ -140,6 +151,7 @@ def test_settings_that_are_wrong(settings, words, message, tmp_path):
 
 
 def test_a_socket_of_the_network_wants_certificates(tmp_path):
+    """S62."""
     authority, stranger = Authority(tmp_path / "ca"), Authority(tmp_path / "stranger", "stranger")
     port = free_port()
     certificate, key = authority.issue(tmp_path, "server")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import stat
 import threading
 import time
 
@@ -111,6 +113,8 @@ def test_tag_push_and_what_the_registry_has(tool, hub):
     (("save", "nope", "-o", "x.tar"), "No such image: nope"),
     (("images", "--filter", "bogus=1"), "invalid filter 'bogus'"),
     (("image", "prune", "-f", "--filter", "bogus=1"), "invalid filter 'bogus'"),
+    (("search", "--limit", "101", "x"), "limit 101 is outside the range of [1, 100]"),
+    (("search", "{hub}/x"), "cannot be searched: only Docker Hub has an index"),
 ], ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
 def test_errors(tool, hub, words, message):
     assert message.format(hub=hub.host) in tool.fails(*(word.format(hub=hub.host) for word in words))
@@ -199,7 +203,8 @@ def test_the_sdk(sdk, hub):
     assert sdk.images.prune()["SpaceReclaimed"] >= 0
 
 
-def test_login_stores_and_pull_uses_it(tmp_path, request):
+def test_login_stores_and_pull_uses_it(tmp_path):
+    """S64: no secret in the log of level debug, nor in what the clients are told."""
     with registry(tmp_path / "registry", auth=htpasswd(tmp_path)) as hub, daemon(tmp_path / "d") as engine:
         from pyruntime.image.registry import Credentials
 
@@ -217,6 +222,9 @@ def test_login_stores_and_pull_uses_it(tmp_path, request):
             assert f"Removing login credentials for {hub.host}" in tool("logout", hub.host)
             tool("rmi", name)
             assert "pull access denied for" in tool.fails("pull", name)
+        log = engine.log.read_text()
+        assert not {PASSWORD, "wrong", base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()} & set(re.split(r"[^\w+/=]", log))
+        assert stat.S_IMODE((engine.folder / "client/config.json").stat().st_mode) == 0o600
 
 
 def test_bars_on_a_terminal(engine, hub):

@@ -46,6 +46,8 @@ ROWS = {
     "S50": "entries of a layer stay below its root, whatever names, links, devices, whiteouts and PAX records say",
     "S51": "what is decompressed and unpacked is bounded: ratio, total, entries, depth, memory, space",
     "S52": "hostile bytes meet a confined process that runs no program and loads nothing (CVE-2026-41567)",
+    "S62": "the API is on a unix socket of mode 0660, on TCP with certificates on both sides alone, and what it reads is bounded",
+    "S64": "secrets are in no argument, log, error or history",
     "R1": "any bytes as input: one line, a field, no traceback, nothing left",
     "R2": "create is whole or has not been",
     "R3": "SIGKILL at any instant, then delete --force removes everything",

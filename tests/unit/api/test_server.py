@@ -168,6 +168,7 @@ def test_an_error_in_a_stream_cuts_it(serving):
 @pytest.mark.parametrize("raw", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * (400 << 10),
                                  b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n"], ids=["words", "head", "length"])
 def test_what_is_no_request_is_refused(serving, raw):
+    """S62: a head that is too long among it."""
     status, _, body = split(serving.ask(raw))
     assert status in (400, 431)
     assert "malformed request" in json.loads(body)["message"]
