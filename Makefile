@@ -124,6 +124,10 @@ check: lint types unit ## format, lint, types, unit tests, layers, start-up
 bench: dev ## measure beside runc and crun; ARGS="--rounds 100 --peer PATH"
 	@$(PY) benchmarks/bench.py $(ARGS)
 
+.PHONY: bench-vm
+bench-vm: dev ## measure the systemd driver beside runc's in the virtual machine; ARGS="--rounds 20"
+	@tools/test-vm -b $(ARGS)
+
 .PHONY: faults
 faults: dev ## inject every fault (an hour or so) and write conformance/FAULTS.md; PYRUNTIME_SEED=1
 	@rm -f conformance/FAULTS.md.counts

@@ -17,6 +17,7 @@ AIMS = {
     ("run", "pyruntime", "crun"): 1.0,
     ("run", "library", "crun"): 0.7,
     ("create+start+delete", "pyruntime", "runc"): 0.70,
+    ("create+start+delete, systemd", "pyruntime", "runc"): 1.0,
     ("exec", "pyruntime", "runc"): 0.65,
     ("state", "pyruntime", "runc"): 1.6,
     ("peak memory of run", "pyruntime", "runc"): 1.0,

@@ -1,4 +1,4 @@
-"""systemd over D-Bus by jeepney: start, change and stop the unit of a container. Loaded for the systemd driver alone.
+"""systemd over D-Bus: start, change and stop the unit of a container. Loaded for the systemd driver alone.
 
 Root talks to the system instance, everybody else to their own user instance (DBUS_SESSION_BUS_ADDRESS, else the bus
 below XDG_RUNTIME_DIR). A job is waited for by its JobRemoved signal, at most half a minute (contract 4.7).
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from pyruntime.cgroup.systemd import Property
 
-JOB_TIMEOUT_S = 30.0
-CALL_TIMEOUT_S = 25.0
-MANAGER = "org.freedesktop.systemd1"
+JOB_TIMEOUT_MS = 30_000
+SYSTEM_BUS = "unix:path=/run/dbus/system_bus_socket"
+MANAGER, OBJECT = "org.freedesktop.systemd1", "/org/freedesktop/systemd1"
 GONE = ("org.freedesktop.systemd1.NoSuchUnit", "org.freedesktop.systemd1.UnitNotLoaded")
 EXISTS = "org.freedesktop.systemd1.UnitExists"
 HINT = "is systemd the init of this host, and its bus there? or leave --systemd-cgroup out"
@@ -36,13 +36,12 @@ class Manager:
     """A connection to the manager. A context manager."""
 
     def __init__(self) -> None:
-        from jeepney import DBusAddress
-        from jeepney.io.blocking import open_dbus_connection
+        from pyruntime.cgroup.dbus import Bus
 
         user = geteuid() != 0
-        self.address = DBusAddress("/org/freedesktop/systemd1", MANAGER, f"{MANAGER}.Manager")
+        self.subscribed = False
         try:
-            self.bus = open_dbus_connection(_user_bus() if user else "SYSTEM", auth_timeout=CALL_TIMEOUT_S)
+            self.bus = Bus(_user_bus() if user else _text(environ.get(b"DBUS_SYSTEM_BUS_ADDRESS")) or SYSTEM_BUS)
         except (OSError, KeyError, ValueError) as error:
             kind = "user" if user else "system"
             raise HostError(f"unable to connect to the {kind} instance of systemd: {error}", hint=HINT) from error
@@ -51,50 +50,55 @@ class Manager:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bus.close()
+        self.bus.__exit__()
 
-    def call(self, method: str, signature: str, *body: Any) -> tuple[Any, ...]:
-        """The answer to a call of the manager. Raises BusError."""
-        from jeepney import new_method_call
+    def send(self, method: str, signature: str, *body: Any) -> int:
+        """Put a call of the manager into the next write."""
+        return self.bus.send(MANAGER, OBJECT, f"{MANAGER}.Manager", method, signature, *body)
 
-        return self._ask(new_method_call(self.address, method, signature or None, body))
-
-    def _ask(self, message: Any) -> tuple[Any, ...]:
-        from jeepney import HeaderFields, MessageType
+    def answer(self, serial: int) -> list[Any]:
+        """The answer to that call. Raises BusError."""
+        from pyruntime.cgroup.dbus import ERROR, ERROR_NAME
 
         try:
-            reply = self.bus.send_and_get_reply(message, timeout=CALL_TIMEOUT_S)
-        except (OSError, TimeoutError) as error:
+            reply = self.bus.reply(serial)
+        except (OSError, ValueError) as error:
             raise HostError(f"systemd does not answer: {error}", hint=HINT) from error
-        if reply.header.message_type == MessageType.error:
+        if reply.kind == ERROR:
             text = str(reply.body[0]) if reply.body else "no reason given"
-            raise BusError(str(reply.header.fields.get(HeaderFields.error_name, "")), text)
-        return tuple(reply.body)
+            raise BusError(str(reply.fields.get(ERROR_NAME, "")), text)
+        return reply.body
+
+    def call(self, method: str, signature: str, *body: Any) -> list[Any]:
+        """The answer to a call of the manager. Raises BusError."""
+        return self.answer(self.send(method, signature, *body))
 
     def job(self, method: str, signature: str, *body: Any) -> str:
         """Call what returns a job, and wait for it: its result, "done" when all is well."""
-        from jeepney import MatchRule, message_bus
-
-        rule = MatchRule(type="signal", interface=f"{MANAGER}.Manager", member="JobRemoved")
-        self._ask(message_bus.AddMatch(rule))
-        self.call("Subscribe", "")
-        with self.bus.filter(rule, bufsize=256) as queue:
-            (job,) = self.call(method, signature, *body)
-            try:
-                while True:
-                    signal = self.bus.recv_until_filtered(queue, timeout=JOB_TIMEOUT_S)
-                    if signal.body[1] == job:
-                        return str(signal.body[3])
-            except TimeoutError:
-                return f"timeout after {JOB_TIMEOUT_S:g} s"
+        rule = f"type='signal',sender='{MANAGER}',interface='{MANAGER}.Manager',member='JobRemoved'"
+        bus = "org.freedesktop.DBus"
+        before = () if self.subscribed else (
+            self.bus.send(bus, "/org/freedesktop/DBus", bus, "AddMatch", "s", rule), self.send("Subscribe", ""))
+        self.subscribed = True
+        wanted = self.send(method, signature, *body)
+        for serial in before:
+            self.answer(serial)
+        (job,) = self.answer(wanted)
+        while True:
+            signal = self.bus.signal(JOB_TIMEOUT_MS)
+            if signal is None:
+                return f"timeout after {JOB_TIMEOUT_MS / 1000:g} s"
+            if len(signal.body) == 4 and signal.body[1] == job:
+                return str(signal.body[3])
 
 
 def _user_bus() -> str:
     """The address of the caller's own bus."""
-    address = environ.get(b"DBUS_SESSION_BUS_ADDRESS")
-    if address:
-        return address.decode()
-    return f"unix:path={environ[b'XDG_RUNTIME_DIR'].decode()}/bus"
+    return _text(environ.get(b"DBUS_SESSION_BUS_ADDRESS")) or f"unix:path={_text(environ[b'XDG_RUNTIME_DIR'])}/bus"
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode("utf-8", "surrogateescape")
 
 
 def start_unit(unit: str, properties: tuple[Property, ...], pid: int) -> None:
@@ -149,9 +153,8 @@ def stop_unit(unit: str) -> None:
 
 def control_group() -> str:
     """The cgroup of the manager itself, below which its slices lie: "" for the system instance."""
-    from jeepney import DBusAddress, Properties
-
     with Manager() as manager:
-        properties = Properties(DBusAddress("/org/freedesktop/systemd1", MANAGER, f"{MANAGER}.Manager"))
-        (answer,) = manager._ask(properties.get("ControlGroup"))  # noqa: SLF001 - of this module
+        serial = manager.bus.send(MANAGER, OBJECT, "org.freedesktop.DBus.Properties", "Get", "ss", f"{MANAGER}.Manager",
+                                  "ControlGroup")  # fmt: skip
+        (answer,) = manager.answer(serial)
         return str(answer[1])

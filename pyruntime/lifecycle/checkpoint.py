@@ -13,7 +13,7 @@ from pyruntime.criu import wire
 from pyruntime.criu.client import Criu, require_feature, usable
 from pyruntime.errors import HostError, UsageError
 from pyruntime.host.probe import read_file
-from pyruntime.lifecycle import cleanup, criu_options, delete, state, states, store
+from pyruntime.lifecycle import cleanup, criu_mounts, criu_options, delete, state, states, store
 from pyruntime.record import Record
 from pyruntime.spec import document
 
@@ -105,7 +105,8 @@ def _dump(program: str, found: dict[str, Any], options: criu_options.Options, du
 def request(spec: Spec, found: dict[str, Any], options: criu_options.Options, dump: Dump) -> dict[str, Any]:
     """criu's options for this container that a restore does not have."""
     pid = int(found["init_process_pid"])
-    mounts = criu_options.external_mounts(spec, manager.read_file(f"/proc/{pid}/mountinfo"))
+    inside, host = (criu_mounts.mount_points(manager.read_file(f"/proc/{each}/mountinfo")) for each in (pid, "self"))
+    mounts = criu_mounts.external_mounts(spec, found["bundle"], inside, host, f"/proc/{pid}/root")
     spaces = [f"{name}[{stat(path).st_ino}]:{key}" for name, path, key in criu_options.external_namespaces(spec)]
     return {
         "pid": pid, "root": found["rootfs"], "ext_mnt": mounts, "external": spaces,

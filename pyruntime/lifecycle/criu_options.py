@@ -1,7 +1,6 @@
 """What criu is told of a container, from its configuration: the part that dump and restore have in common. Mostly pure.
 
-Mounts from outside of the container are criu's `ext_mnt`: at dump a mount point, at restore the same mount point with the
-source on this host, so that a container can be restored where its sources lie elsewhere. Joined network and pid namespaces
+Mounts from outside of the container are criu_mounts.py's. Joined network and pid namespaces
 are `external` at dump and inherited descriptors at restore. Stdio that come from outside are inherited at restore too:
 pipes, which criu knows by their name `pipe:[inode]`, and files, declared `file[mount id:inode]` at dump.
 """
@@ -14,7 +13,6 @@ from posix import stat as stat_path
 from pyruntime.criu import wire
 from pyruntime.criu.client import find, first_error
 from pyruntime.errors import HostError, UsageError
-from pyruntime.host.probe import clean_path
 from pyruntime.record import Record
 
 TYPE_CHECKING = False
@@ -27,8 +25,6 @@ CLONE_NEWNET = 0x40000000
 CONFIG_FILES = ("/etc/criu/pyruntime.conf", "/etc/criu/runc.conf")
 DESCRIPTORS = "descriptors.json"  # beside the images, as runc's: the names of stdin, stdout, stderr
 EXTERNAL_NAMESPACES = {"network": ("net", "extRootNetNS"), "pid": ("pid", "extRootPidNS")}
-DEVICE_NODES = ("null", "zero", "full", "random", "urandom", "tty")
-MASK = "/dev/null"
 MAX_LOG = 1 << 20
 
 
@@ -93,41 +89,6 @@ def config_file(spec: Spec) -> str:
     if named is not None:
         return named
     return next((path for path in CONFIG_FILES if _exists(path)), "")
-
-
-def external_mounts(spec: Spec, mountinfo: bytes) -> list[dict[str, str]]:
-    """For a dump: each mount point whose contents are not the container's own, and its name in the images.
-
-    That is the mount point itself; a masked file has the name /dev/null, as in runc's images. `mountinfo` is init's: a
-    masked folder is a tmpfs, which is the container's own (proc_pid_mountinfo(5)).
-    """
-    lines = [line.split(b" ", 5) for line in mountinfo.splitlines()]
-    null = {fields[4].decode("utf-8", "surrogateescape") for fields in lines if fields[3].endswith(b"/null")}
-    found = [(mount.destination, mount.destination) for mount in spec.mounts if is_bind(mount)]
-    found += [(path, MASK) for path in spec.linux.masked_paths if path in null]
-    found += [(path, path) for path in device_nodes(spec)]
-    return [{"key": path, "val": name} for path, name in found]
-
-
-def mount_sources(spec: Spec, bundle: str) -> list[dict[str, str]]:
-    """For a restore: each of those names, and the path on this host that is mounted for it."""
-    found = {mount.destination: clean_path(bundle, mount.source) for mount in spec.mounts if is_bind(mount)}
-    found |= {path: path for path in device_nodes(spec)}
-    if spec.linux.masked_paths:
-        found[MASK] = MASK
-    return [{"key": name, "val": source} for name, source in found.items()]
-
-
-def device_nodes(spec: Spec) -> list[str]:
-    """Devices that are binds of the host's nodes: all of them in a user namespace, where there is no mknod(2)."""
-    if spec.linux.namespace("user") is None:
-        return []
-    return [f"/dev/{name}" for name in DEVICE_NODES] + [device.path for device in spec.linux.devices]
-
-
-def is_bind(mount: Any) -> bool:
-    """Whether the mount is a bind of a host path."""
-    return mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options
 
 
 def external_namespaces(spec: Spec) -> list[tuple[str, str, str]]:

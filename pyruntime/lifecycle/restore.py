@@ -38,7 +38,7 @@ from pyruntime.criu.client import INHERIT_FIRST, Criu, find, require_feature, us
 from pyruntime.criu.process import call
 from pyruntime.errors import HostError, RuntimeFailure
 from pyruntime.host.probe import clean_path, read_file
-from pyruntime.lifecycle import create, criu_options, host_steps, process, run, store
+from pyruntime.lifecycle import create, criu_mounts, criu_options, host_steps, process, run, store
 from pyruntime.lifecycle.prepare import bundle_path, prepare
 from pyruntime.native import kernel
 from pyruntime.record import Record
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from pyruntime.lifecycle.settings import Settings
 
 LOG = "restore.log"
+MAX_MOUNTINFO = 1 << 24
 S_IFDIR = 0o040000
 
 
@@ -165,7 +166,7 @@ class Restore:
         inherit, named = self._inherited(images_fd, owned)
         told = criu_options.common(self.options, self.prepared.spec, images_fd=images_fd, work_fd=work_fd, log_file=LOG)
         told |= {"rst_sibling": True, "root": bind_root(self.prepared.bundle.rootfs, entry), "inherit_fd": named,
-                 "ext_mnt": criu_options.mount_sources(self.prepared.spec, self.prepared.bundle.path),
+                 "ext_mnt": self._mount_sources(),
                  "lsm_profile": self.options.lsm_profile or None,
                  "lsm_mount_context": self.options.lsm_mount_context or None}
         with Criu(program, stdin=self.stdio[0], inherit=inherit) as criu:
@@ -179,6 +180,12 @@ class Restore:
             raise criu_options.failed(answer, log_path, printed)
         if self.pidfd < 0:
             raise HostError("criu restored no process that it told of", value=log_path)
+
+    def _mount_sources(self) -> list[dict[str, str]]:
+        """What is mounted for the mounts that are not in the images."""
+        prepared = self.prepared
+        host = criu_mounts.mount_points(read_file("/proc/self/mountinfo", MAX_MOUNTINFO))
+        return criu_mounts.mount_sources(prepared.spec, prepared.bundle.path, host, prepared.host.cgroup, prepared.cgroup)
 
     def _inherited(self, images_fd: int, owned: list[int]) -> tuple[list[int], list[dict[str, Any]]]:
         """The descriptors that criu gets, and what each stands for in the images: stdio pipes, joined namespaces."""
@@ -286,14 +293,14 @@ def descriptor_names(images_fd: int) -> list[str]:
 def make_mount_points(prepared: Prepared) -> None:
     """Mount points that the rootfs lacks, when it is not the one that the container was created on.
 
-    Only below plain directories of the rootfs: what lies on another mount of the container is in the images, and a
-    symbolic link is not followed. What cannot be made (a read-only rootfs) criu will name.
+    Only below plain directories of the rootfs, where its own symbolic links lead: what lies on another mount of the
+    container is in the images. What cannot be made (a read-only rootfs) criu will name.
     """
     covered: list[str] = []
     for mount in prepared.spec.mounts:
-        path = clean_path("/", mount.destination)
+        path = criu_mounts.resolve(prepared.bundle.rootfs, mount.destination)
         if not any(path == above or path.startswith(f"{above}/") for above in covered):
-            folder = not criu_options.is_bind(mount) or _is_folder(clean_path(prepared.bundle.path, mount.source))
+            folder = not criu_mounts.is_bind(mount) or _is_folder(clean_path(prepared.bundle.path, mount.source))
             try:
                 _make_path(prepared.bundle.rootfs, path.strip("/").split("/"), folder=folder)
             except OSError:

@@ -6,10 +6,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.layouts import note
 from tests.limits import ended_after, seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Note the layout while the fixtures are there."""
+    yield
+    note(item)
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,14 @@ import pytest
 
 from pyruntime.criu import client, wire
 from pyruntime.errors import HostError, UsageError
-from pyruntime.lifecycle import criu_options
+from pyruntime.host.facts import CgroupFacts, Hierarchy
+from pyruntime.lifecycle import criu_mounts, criu_options
 from pyruntime.lifecycle.checkpoint import freezer, parse_page_server
 from pyruntime.lifecycle.criu_options import Options
 from pyruntime.lifecycle.restore import descriptor_names
+from pyruntime.plan.step import CgroupPlan
 from pyruntime.spec.parse import parse_spec
+from tests.plan_samples import namespaces, spec, user_ns
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,20 +64,72 @@ def test_a_damaged_answer(data):
         wire.decode(wire.ANSWER, data)
 
 
+def points(*rows):
+    """mountinfo of (mount point, its root in the file system, type); "/" and ext4 where they are not given."""
+    found = []
+    for number, row in enumerate(rows, 30):
+        point, within, kind = (*row, "/", "ext4")[:3] if len(row) < 2 else (*row, "ext4")[:3]
+        found.append(f"{number} 25 0:26 {within} {point} rw,nosuid master:1 - {kind} x rw")
+    return criu_mounts.mount_points("\n".join(found).encode())
+
+
+def pairs(found):
+    return [(one["key"], one["val"]) for one in found]
+
+
+BINDS = {"mounts": [
+    {"destination": "/proc", "type": "proc"},
+    {"destination": "/data", "type": "none", "source": "d", "options": ["rbind"]},
+    {"destination": "/data/tmp", "type": "tmpfs", "source": "tmpfs"},
+    {"destination": "/f", "type": "bind", "source": "/srv/f"},
+], "linux.maskedPaths": ["/proc/keys", "/sys/x"]}  # fmt: skip
+
+
 def test_external_mounts():
-    spec = make_spec(maskedPaths=["/proc/keys", "/sys/firmware", "/proc/none"])
-    seen = b"40 30 0:5 /null /proc/keys ro shared:9 - devtmpfs udev rw\n41 30 0:6 / /sys/firmware ro - tmpfs tmpfs ro\n"
-    assert [(one["key"], one["val"]) for one in criu_options.external_mounts(spec, seen)] == [
-        ("/data", "/data"), ("/log", "/log"), ("/proc/keys", "/dev/null")]  # fmt: skip
-    assert [(one["key"], one["val"]) for one in criu_options.mount_sources(spec, "/bundle")] == [
-        ("/data", "/bundle/data"), ("/log", "/var/log"), ("/dev/null", "/dev/null")]  # fmt: skip
+    """A bind, what a recursive one took along from the host, a masked file; not what the container mounted itself."""
+    names = ("/", "/data", "/data/deep", "/data/tmp", "/data/tmp/x", "/data/own", "/f", "/f/own")
+    inside = points(("/proc/keys", "/null"), *((name,) for name in names))
+    host = points(("/",), ("/bundle/d/deep",), ("/srv/f/own",))
+    found = criu_mounts.external_mounts(spec(BINDS), "/bundle", inside, host, "/no/such/root")
+    assert pairs(found) == [("/data", "/data"), ("/data/deep", "/data/deep"), ("/f", "/f"), ("/proc/keys", "/dev/null")]
+    sources = criu_mounts.mount_sources(spec(BINDS), "/bundle", host, CgroupFacts(), CgroupPlan())
+    assert pairs(sources) == [("/data", "/bundle/d"), ("/data/deep", "/bundle/d/deep"), ("/f", "/srv/f"), ("/dev/null", "/dev/null")]
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["", "namespace"])
+def test_trees_of_v1_are_external_without_a_cgroup_namespace(own):
+    mounts = [{"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}]
+    config = spec({"mounts": mounts, "linux.namespaces": namespaces(*(["cgroup"] if own else []))})
+    at = "/sys/fs/cgroup"
+    inside = points((at, "/", "tmpfs"), (f"{at}/pids", "/web", "cgroup"), (f"{at}/unified", "/web", "cgroup2"))
+    found = pairs(criu_mounts.external_mounts(config, "/b", inside, (), "/no/such/root"))
+    assert found == ([] if own else [(f"{at}/pids", f"{at}/pids"), (f"{at}/unified", f"{at}/unified")])
+    facts = CgroupFacts("hybrid", (Hierarchy("/host/pids", ("pids",)), Hierarchy("/host/unified", (), "/", 2)))
+    plan = CgroupPlan((("pids", "/host/pids/new"), ("", "/host/unified/new")))
+    sources = pairs(criu_mounts.mount_sources(config, "/b", (), facts, plan))
+    assert sources == ([] if own else [(f"{at}/pids", "/host/pids/new"), (f"{at}/unified", "/host/unified/new")])
+
+
+def test_mount_points_behind_links(tmp_path: Path):
+    """The name stays the configuration's; links lead nowhere outside of the root."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var/run").symlink_to("/run")
+    (tmp_path / "up").symlink_to("../../../run")
+    (tmp_path / "loop").symlink_to("loop")
+    root = str(tmp_path)
+    assert criu_mounts.resolve(root, "/var/run/x/../y") == "/run/y"
+    assert criu_mounts.resolve(root, "/up/a") == "/run/a"
+    assert criu_mounts.resolve(root, "/loop/a") == "/loop/a"
+    config = spec({"mounts": [{"destination": "/var/run/data", "type": "bind", "source": "/srv"}]})
+    found = criu_mounts.external_mounts(config, "/b", points(("/run/data",)), (), root)
+    assert pairs(found) == [("/run/data", "/var/run/data")]
 
 
 def test_device_nodes_are_external_in_a_user_namespace():
-    maps = [{"containerID": 0, "hostID": 100000, "size": 65536}]
-    spec = make_spec(namespaces=[{"type": "user"}, {"type": "mount"}, {"type": "pid"}], uidMappings=maps, gidMappings=maps)
-    assert {"key": "/dev/zero", "val": "/dev/zero"} in criu_options.external_mounts(spec, b"")
-    assert {"key": "/dev/zero", "val": "/dev/zero"} in criu_options.mount_sources(spec, "/bundle")
+    config = spec(user_ns())
+    assert ("/dev/zero", "/dev/zero") in pairs(criu_mounts.external_mounts(config, "/b", (), (), "/no/such/root"))
+    assert ("/dev/zero", "/dev/zero") in pairs(criu_mounts.mount_sources(config, "/b", (), CgroupFacts(), CgroupPlan()))
 
 
 def test_joined_namespaces_are_external():

@@ -96,8 +96,9 @@ def test_a_property_that_systemd_refuses(systemd, make_bundle):
     assert systemd.ids() == []
 
 
-def test_a_user_s_own_instance(program, make_bundle, tmp_path):
+def test_a_user_s_own_instance(program, make_bundle, tmp_path, record_property):
     """uid 1000, whose manager runs; limits of delegated controllers, below its own slice."""
+    record_property("layout", "rootless")
     subprocess.run(["loginctl", "enable-linger", "tester"], check=True)
     subprocess.run(["systemctl", "start", "user@1000.service"], check=True)
     changes = {
