@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from pyruntime.errors import HostError, InvalidImage
 from pyruntime.image.archive_inflate import CHUNK_BYTES, LIMIT_BYTES, peek, sniff
+from pyruntime.image.unpack import PACKAGES
 from pyruntime.image.unpack_maps import namespace_for
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from pyruntime.image.archive_inflate import Read
 
 HELPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "archive_helper.py")
-PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(HELPER)))
 
 
 @contextmanager

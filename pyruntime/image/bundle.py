@@ -21,7 +21,7 @@ from pyruntime.image.archive_store import chosen_images
 from pyruntime.image.inroot import make_directories
 from pyruntime.image.platform import host_platform
 from pyruntime.image.runtime_config import IdMap, RuntimeOptions, compile_config, volume_paths, working_dir
-from pyruntime.image.unpack import empty_directory
+from pyruntime.image.unpack import PACKAGES, empty_directory
 from pyruntime.image.unpack_maps import IdMaps, namespace_for
 from pyruntime.image.users import resolve_user
 from pyruntime.record import Record
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 
 HELPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bundle_helper.py")
-PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(HELPER)))
 
 
 class BundleOptions(Record):

@@ -40,6 +40,7 @@ __all__ = ["IdMaps", "LayerResult", "LayerUnpack", "Limits", "empty_directory", 
 
 MODES = ("overlay", "overlay-user", "flat")
 HELPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "unpack_helper.py")
+PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(HELPER)))  # ours, also where sys.path has it as "" (python -c)
 PIPE = 1 << 20  # bytes that may wait for the helper
 
 
@@ -121,7 +122,8 @@ class LayerUnpack:
         reader, writer = os.pipe2(os.O_CLOEXEC)
         limits = self.limits
         words = [target, there.fileno(), MODES.index(self.mode), namespace.flags, limits.entries, limits.total_bytes,
-                 limits.ratio, limits.ratio_from, int(namespace.fresh), *filter(os.path.isabs, sys.path)]  # fmt: skip
+                 limits.ratio, limits.ratio_from, int(namespace.fresh), PACKAGES,
+                 *filter(os.path.isabs, sys.path)]  # fmt: skip
         try:
             fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE)
         except OSError:

@@ -5,23 +5,26 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import http.server
 import io
 import json
 import lzma
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from pyruntime.errors import DigestMismatch, ImageError, InvalidImage, UnpackError
+from pyruntime.errors import DigestMismatch, ImageError, InvalidImage, UnpackError, UsageError
 from pyruntime.image.archive_blobs import FolderBlobs
 from pyruntime.image.archive_load import load_archive, load_layout
 from pyruntime.image.archive_save import save_archive, save_layout
 from pyruntime.image.archive_store import save_from_store, save_layout_from_store
-from pyruntime.image.importing import import_rootfs
+from pyruntime.image.importing import import_rootfs, open_url
 from pyruntime.image.platform import parse_platform
 from pyruntime.image.reference import parse_reference
 from pyruntime.image.store import Store
@@ -254,3 +257,22 @@ def test_umoci_unpacks_our_layout_and_we_read_its(store, tmp_path):
     assert [one.lines[-1] for one in loaded] == ["Loaded image: x:1", "Loaded image: x:2"]
     assert len(loaded[1].image.chain_ids) == 3
     assert Path(store.layer(loaded[1].image.chain_ids[2]).path, "etc/added").read_text() == "3"
+
+
+def test_import_from_a_url(store, tmp_path):
+    shutil.copy(busybox_tar(), tmp_path / "rootfs.tar")
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_port}"
+        with open_url(f"{base}/rootfs.tar") as read:
+            image = import_rootfs(store, read, source=f"{base}/rootfs.tar")
+        with pytest.raises(ImageError, match="answers 404"), open_url(f"{base}/none"):
+            pass
+        server.shutdown()
+    with pytest.raises(ImageError, match=r"reading http://127.0.0.1:\d+/: "), open_url(f"{base}/"):
+        pass
+    with pytest.raises(UsageError, match="is no http or https URL"), open_url("file:///etc/passwd"):
+        pass
+    assert image.config.document["history"][0]["comment"] == f"Imported from {base}/rootfs.tar"
+    assert image.chain_ids == import_busybox(store).chain_ids

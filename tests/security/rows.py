@@ -46,6 +46,7 @@ ROWS = {
     "S50": "entries of a layer stay below its root, whatever names, links, devices, whiteouts and PAX records say",
     "S51": "what is decompressed and unpacked is bounded: ratio, total, entries, depth, memory, space",
     "S52": "hostile bytes meet a confined process that runs no program and loads nothing (CVE-2026-41567)",
+    "S53": "what an image says is data: its paths lie inside its root, its labels obey nobody (CVE-2022-23648, CVE-2026-53488)",
     "S62": "the API is on a unix socket of mode 0660, on TCP with certificates on both sides alone, and what it reads is bounded",
     "S64": "secrets are in no argument, log, error or history",
     "R1": "any bytes as input: one line, a field, no traceback, nothing left",
