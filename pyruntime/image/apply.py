@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pyruntime.errors import DigestMismatch
 from pyruntime.image.store import NewLayer
-from pyruntime.image.unpack import LayerUnpack, settle
+from pyruntime.image.unpack import LayerUnpack, overlay_mode, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
     from pyruntime.image.unpack_report import LayerResult
 
     Say = Callable[[str], None]
-
-
-def unpack_mode() -> str:
-    """How layers of this user's store are unpacked: for overlay mounts, as root or in a user namespace."""
-    return "overlay" if os.geteuid() == 0 else "overlay-user"
 
 
 def register_image(store: Store, lease: Lease, image: Archived, *, parent: str = "", say: Say | None = None) -> Image:
@@ -49,7 +44,7 @@ def register_image(store: Store, lease: Lease, image: Archived, *, parent: str =
             layers.append(NewLayer(chain_id, diff_id, None, 0))
             continue
         path = store.stage_layer(lease)
-        with LayerUnpack(path, mode=unpack_mode(), layer=layer.digest) as unpack:
+        with LayerUnpack(path, mode=overlay_mode(), layer=layer.digest) as unpack:
             result = _feed(unpack, store.open_blob(layer.digest), layer.digest, diff_id)
         made.append((path, result))
         layers.append(NewLayer(chain_id, diff_id, path, result.size))

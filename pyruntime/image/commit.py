@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from pyruntime.errors import InvalidImage
 from pyruntime.image import media
-from pyruntime.image.apply import unpack_mode
 from pyruntime.image.archive import make_manifest
 from pyruntime.image.archive_blobs import StoreBlobs
 from pyruntime.image.archive_store import stored_manifest
@@ -20,7 +19,7 @@ from pyruntime.image.digest import chain_ids
 from pyruntime.image.importing import config_document, descriptor, dump, now
 from pyruntime.image.platform import host_platform
 from pyruntime.image.store import NewLayer
-from pyruntime.image.unpack import LayerUnpack
+from pyruntime.image.unpack import LayerUnpack, overlay_mode
 from pyruntime.record import Record
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ def _take_in(store: Store, lease: Lease, pieces: Iterable[bytes], known: list[An
     path = store.stage_layer(lease)
     lowers = [layer.path for layer in reversed(known)]
     packer = _packer()
-    with store.new_blob(lease) as blob, LayerUnpack(path, mode=unpack_mode(), lowers=lowers) as unpack:
+    with store.new_blob(lease) as blob, LayerUnpack(path, mode=overlay_mode(), lowers=lowers) as unpack:
         for piece in pieces:
             unpack.write(piece)
             blob.write(packer.compress(piece))

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from pyruntime.errors import ImageError, UsageError
 from pyruntime.image import media
-from pyruntime.image.apply import unpack_mode
 from pyruntime.image.archive import make_manifest
 from pyruntime.image.archive_confined import inflated
 from pyruntime.image.archive_inflate import peek, sniff
 from pyruntime.image.changes import apply_changes
 from pyruntime.image.platform import host_platform
 from pyruntime.image.store import NewLayer
-from pyruntime.image.unpack import LayerUnpack, settle
+from pyruntime.image.unpack import LayerUnpack, overlay_mode, settle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,7 +61,7 @@ def import_rootfs(store: Store, read: Read, *, reference: Reference | None = Non
 def _take_in(store: Store, read: Read, lease: Lease) -> tuple[NewLayer, str, int]:
     """(the layer, digest and size of its blob): stored and unpacked at once, as the bytes pass."""
     path = store.stage_layer(lease)
-    with store.new_blob(lease) as blob, LayerUnpack(path, mode=unpack_mode()) as unpack:
+    with store.new_blob(lease) as blob, LayerUnpack(path, mode=overlay_mode()) as unpack:
         while piece := read(CHUNK_BYTES):
             blob.write(piece)
             unpack.write(piece)

@@ -13,7 +13,6 @@ of blobs, which the next one goes on with, and no image.
 
 from __future__ import annotations
 
-import os
 import threading
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -35,7 +34,7 @@ from pyruntime.image.media import CONFIG_TYPES, INDEX_DEPTH_MAX, LAYER_TYPES, In
 from pyruntime.image.platform import host_platform, rank, select
 from pyruntime.image.progress import Progress, Reporter
 from pyruntime.image.store import NewLayer
-from pyruntime.image.unpack import LayerUnpack, settle
+from pyruntime.image.unpack import LayerUnpack, overlay_mode, settle
 from pyruntime.record import Record
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ CHUNK_BYTES = 1 << 20  # of a blob that is read from the store
 
 def unpacker(path: str, layer: str) -> LayerUnpack:
     """Layers for overlay mounts of this user."""
-    return LayerUnpack(path, mode="overlay" if os.geteuid() == 0 else "overlay-user", layer=layer)
+    return LayerUnpack(path, mode=overlay_mode(), layer=layer)
 
 
 def pull(store: Store, client: RegistryClient, reference: Reference, *, platform: Platform | None = None,

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-__all__ = ["IdMaps", "LayerResult", "LayerUnpack", "Limits", "empty_directory", "overlay_options", "settle"]
+__all__ = ["IdMaps", "LayerResult", "LayerUnpack", "Limits", "empty_directory", "overlay_mode", "overlay_options", "settle"]
 
 MODES = ("overlay", "overlay-user", "flat")
 HELPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "unpack_helper.py")
@@ -77,6 +77,11 @@ def empty_directory(path: str) -> None:
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path)
     finally:
         os.close(fd)
+
+
+def overlay_mode() -> str:
+    """The mode for layers of this process's own overlay mounts: a user namespace's root may set no trusted attribute."""
+    return "overlay-user" if namespace_for(None).flags else "overlay"
 
 
 class LayerUnpack:
