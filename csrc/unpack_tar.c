@@ -549,11 +549,12 @@ int tar_feed(struct tar *t, const uint8_t *bytes, size_t size)
     return t->failed;
 }
 
-/* The archive has ended: OK between entries, with or without the two blocks of zeros. */
+/* The archive has ended: OK between entries, with or without the two blocks of zeros. The last content may stand
+   without what pads it to a block: some writers leave that out (umoci insert 0.4). */
 int tar_finish(struct tar *t)
 {
     bool between =
-        t->phase == HEADER && t->fill == 0 && t->skip == 0 && !t->local.text && !t->long_name && !t->long_link;
+        t->phase == HEADER && t->fill == 0 && t->skip < BLOCK && !t->local.text && !t->long_name && !t->long_link;
 
     if (t->failed == OK && t->phase != ENDED && !between)
         t->failed = E_SHORT;

@@ -301,6 +301,11 @@ def test_the_end_of_an_archive(tmp_path, end) -> None:
     assert bool(result.warnings) == (end[512:513] == b"j")
 
 
+def test_the_last_content_may_stand_without_its_padding(tmp_path) -> None:
+    unpack(header(b"first") + header(b"f", size=30) + b"x" * 30, tmp_path / "t")
+    assert (tmp_path / "t" / "f").read_bytes() == b"x" * 30
+
+
 def test_vendor_types_are_skipped_with_a_warning(tmp_path) -> None:
     result = unpack(header(b"label", kind=b"V") + header(b"dump", kind=b"D", size=600) + padded(b"f" * 600) + header(b"f") + END,
                     tmp_path / "t")  # fmt: skip
