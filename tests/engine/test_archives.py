@@ -85,6 +85,24 @@ def test_import(tool: Tool) -> None:
     tool("rmi", name)
 
 
+def test_the_long_names_of_commands(tool: Tool, hub) -> None:
+    """`image ls` and its like are the commands that have a short name as well."""
+    made = small(f"long{tool.name}")
+    name = publish(hub, f"long/{tool.name}", "1", made)
+    tool("image", "pull", "-q", name)
+    tool("image", "tag", name, f"{hub.host}/long/{tool.name}:2")
+    assert "digest: sha256:" in tool("image", "push", f"{hub.host}/long/{tool.name}:2")
+    assert tool("image", "ls", "-q", name).strip() == made.config_digest[7:19]
+    assert tool("image", "inspect", "-f", "{{.Id}}", name).strip() == made.config_digest
+    assert tool("image", "history", "-q", name).split()[0] == made.config_digest[7:19]
+    tool("image", "save", "-o", f"long{tool.name}.tar", name)
+    assert tool("image", "rm", name).startswith("Untagged: ")
+    assert f"Loaded image: {name}" in tool("image", "load", "-i", f"long{tool.name}.tar")
+    assert tool("image", "import", "-", f"long{tool.name}:1", stdin=tar_of({f"{tool.name}": b"x"})).startswith("sha256:")
+    assert "Total reclaimed space" in tool("image", "prune", "-f")
+    tool("image", "rm", name, f"{hub.host}/long/{tool.name}:2", f"long{tool.name}:1")
+
+
 def test_the_sdk(sdk, engine: Daemon, hub) -> None:
     made = small("sdksave")
     name = publish(hub, "sdk/save", "1", made)

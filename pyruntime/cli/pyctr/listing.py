@@ -22,6 +22,7 @@ def render(rows: Sequence[Row], heads: Mapping[str, str], layout: str, default: 
 
     `default` is the default table's template, cells apart by tabs; `heads` the head of each column.
     """
+    rows = [dict(sorted(row.items())) for row in rows]
     layout = layout.strip().replace(r"\t", "\t").replace(r"\n", "\n")
     if layout == "json":
         layout = "{{json .}}"

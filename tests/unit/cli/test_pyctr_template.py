@@ -60,7 +60,7 @@ ROWS = [{"Repository": "busybox", "Tag": "latest", "ID": "0123456789ab"}, {"Repo
     ("", "REPOSITORY         TAG       IMAGE ID\nbusybox            latest    0123456789ab\nhost:5000/a/long   1         f\n"),
     ("table {{.ID}}\\t{{upper .Repository}}", "IMAGE ID       REPOSITORY\n0123456789ab   BUSYBOX\nf              HOST:5000/A/LONG\n"),
     ("{{.Repository}}:{{.Tag}}", "busybox:latest\nhost:5000/a/long:1\n"),
-    ("json", '{"Repository":"busybox","Tag":"latest","ID":"0123456789ab"}\n{"Repository":"host:5000/a/long","Tag":"1","ID":"f"}\n'),
+    ("json", '{"ID":"0123456789ab","Repository":"busybox","Tag":"latest"}\n{"ID":"f","Repository":"host:5000/a/long","Tag":"1"}\n'),
 ])
 def test_lists(layout, text):
     assert render(ROWS, HEADS, layout, "{{.Repository}}\t{{.Tag}}\t{{.ID}}") == text
