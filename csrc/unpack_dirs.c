@@ -74,14 +74,14 @@ static struct dir *cached(struct unpack *u, const char *path, size_t length)
 
 static struct dir *free_slot(struct unpack *u)
 {
-    struct dir *oldest = NULL;
+    struct dir *oldest = &u->dirs[1] == u->pin ? &u->dirs[2] : &u->dirs[1];
 
     for (int i = 1; i < DIRS; i++) {
         struct dir *d = &u->dirs[i];
 
         if (d->path == NULL)
             return d;
-        if (d != u->pin && (oldest == NULL || d->used < oldest->used))
+        if (d != u->pin && d->used < oldest->used)
             oldest = d;
     }
     forget(oldest);
@@ -91,14 +91,17 @@ static struct dir *free_slot(struct unpack *u)
 static int fill(struct unpack *u, struct dir *d, int fd, const char *path, size_t length)
 {
     struct stat st;
+    char *copy;
 
     if (fstat(fd, &st) < 0)
         return system_error(u, path);
-    d->path = malloc(length + 1);
-    if (d->path == NULL)
+    copy = malloc(length + 1);
+    if (copy == NULL)
         return E_MEMORY;
-    memcpy(d->path, path, length);
-    d->path[length] = 0;
+    memcpy(copy, path, length);
+    copy[length] = 0;
+    free(d->path);
+    d->path = copy;
     d->length = length;
     d->fd = fd;
     d->used = ++u->tick;

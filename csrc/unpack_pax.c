@@ -184,7 +184,7 @@ int map_add(struct map *map, int64_t offset, int64_t size)
         return E_SPARSE;
     if (last && offset < last->offset + last->size)
         return E_SPARSE;
-    if (map->count == map->room) {
+    if (map->pieces == NULL || map->count == map->room) {
         size_t room = map->room ? map->room * 2 : 64;
         struct piece *grown = realloc(map->pieces, room * sizeof *grown);
 

@@ -67,7 +67,7 @@ static void forget_meta(struct tar *t)
 static bool checksum_matches(const uint8_t *block)
 {
     int64_t told = 0;
-    long sum = 8 * ' ', with_signs = 8 * ' ';
+    long sum = 8L * ' ', with_signs = 8L * ' ';
 
     if (header_number(block + AT_CHECKSUM, 8, &told) != OK)
         return false;
@@ -366,15 +366,20 @@ static int end_meta(struct tar *t)
     size_t size = t->meta_size;
     int code = OK;
 
+    if (text == NULL)
+        return E_MEMORY;
     t->meta = NULL;
     text[size] = 0;
     t->skip = padding(size);
     t->phase = HEADER;
-    if (t->meta_type == 'L' || t->meta_type == 'K') {
-        char **target = t->meta_type == 'L' ? &t->long_name : &t->long_link;
-
-        free(*target);
-        *target = text;
+    if (t->meta_type == 'L') {
+        free(t->long_name);
+        t->long_name = text;
+        return OK;
+    }
+    if (t->meta_type == 'K') {
+        free(t->long_link);
+        t->long_link = text;
         return OK;
     }
     t->map.count = 0;

@@ -2,6 +2,10 @@
 #ifndef UNPACK_TAR_H
 #define UNPACK_TAR_H
 
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-READ = 1 << 17  # bytes asked of the pipe at a time
+READ = 1 << 18  # bytes asked of the pipe at a time
 CHUNK = 1 << 20  # at most so many at a time out of a decompressor
-DEPTH = 4  # pieces on their way to each thread
+DEPTH = 8  # pieces on their way to each thread
 MEMORY = 2 << 30  # address space: xz and zstd may ask for windows of 128 MiB
 FILES = 4096  # descriptors: one per level of a tree that is removed
 LZMA_MEMORY = 512 << 20
