@@ -42,10 +42,10 @@ def host(tmp_path):
     (beside / "etc").mkdir(parents=True)
     (beside / "etc" / "passwd").write_text("root")
     os.mkfifo(beside / "fifo")
-    before = (describe(beside), sorted(os.listdir(tmp_path)), os.stat("/etc/passwd"), sorted(os.listdir("/")), mounts())
+    before = (describe(beside), sorted(os.listdir(tmp_path)), known("/etc/passwd"), known("/"), mounts(tmp_path))
     yield beside
     (tmp_path / "t").mkdir(exist_ok=True)
-    after = (describe(beside), sorted({*os.listdir(tmp_path)} - {"t"}), os.stat("/etc/passwd"), sorted(os.listdir("/")), mounts())
+    after = (describe(beside), sorted({*os.listdir(tmp_path)} - {"t"}), known("/etc/passwd"), known("/"), mounts(tmp_path))
     assert before == after
 
 
@@ -55,9 +55,15 @@ def aside(tmp_path_factory):
     return tmp_path_factory.mktemp("aside")
 
 
-def mounts() -> int:
-    """How many there are in this process's namespace."""
-    return len(Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines())
+def mounts(place: Path) -> int:
+    """How many there are below a place in this process's namespace."""
+    return Path("/proc/self/mountinfo").read_text(encoding="utf-8").count(f" {place}/")
+
+
+def known(path: str) -> tuple[int, ...]:
+    """What a write to a file, or a new name in a directory, would change."""
+    status = os.stat(path)
+    return status.st_ino, status.st_mode, status.st_uid, status.st_gid, status.st_size, status.st_mtime_ns
 
 
 def refused(data: bytes, target: Path, told: str, mode: str = "overlay") -> None:
