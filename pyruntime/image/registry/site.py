@@ -55,7 +55,12 @@ class Site:
             # a 401 from another host, behind a redirect, is none of our credentials' business
             if answer.status != 401 or not left or not self._is_own(answer.url):
                 break
-            if not self.auth.challenged(answer, scopes, sent):
+            try:
+                again = self.auth.challenged(answer, scopes, sent)
+            except BaseException:
+                answer.close()
+                raise
+            if not again:
                 break
             answer.close()
         for text in exchange.warnings_of(answer.headers):
