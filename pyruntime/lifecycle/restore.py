@@ -25,6 +25,8 @@ from posix import (
     O_RDONLY,
     O_WRONLY,
     close,
+    fchmod,
+    fstat,
     getcwd,
     mkdir,
     open,
@@ -33,6 +35,7 @@ from posix import (
 )
 from posix import stat as stat_path
 
+from pyruntime.cgroup import manager
 from pyruntime.criu import wire
 from pyruntime.criu.client import INHERIT_FIRST, Criu, find, require_feature, usable
 from pyruntime.criu.process import call
@@ -53,7 +56,6 @@ if TYPE_CHECKING:
     from pyruntime.lifecycle.settings import Settings
 
 LOG = "restore.log"
-MAX_MOUNTINFO = 1 << 24
 S_IFDIR = 0o040000
 
 
@@ -141,6 +143,8 @@ class Restore:
         images_fd = criu_options.open_folder(self.options.image_path, "image path", make=False)
         owned = [images_fd]
         try:
+            if self.prepared.spec.linux.namespace("user") is not None:
+                open_to_others(images_fd)
             owned.append(criu_options.open_folder(work_path, "work path", make=True))
             self._run(program, entry, owned, f"{work_path}/{LOG}")
         finally:
@@ -184,7 +188,7 @@ class Restore:
     def _mount_sources(self) -> list[dict[str, str]]:
         """What is mounted for the mounts that are not in the images."""
         prepared = self.prepared
-        host = criu_mounts.mount_points(read_file("/proc/self/mountinfo", MAX_MOUNTINFO))
+        host = criu_mounts.mount_points(manager.read_file("/proc/self/mountinfo"))
         return criu_mounts.mount_sources(prepared.spec, prepared.bundle.path, host, prepared.host.cgroup, prepared.cgroup)
 
     def _inherited(self, images_fd: int, owned: list[int]) -> tuple[list[int], list[dict[str, Any]]]:
@@ -253,6 +257,14 @@ def bind_root(rootfs: str, entry: store.Entry) -> str:
     if status:
         raise HostError(f"unable to bind the rootfs for criu: mount ended with {status}", value=rootfs)
     return path
+
+
+def open_to_others(folder_fd: int) -> None:
+    """Let the container's root, who is nobody to the host, find that an image is not there; it can list or read none."""
+    try:
+        fchmod(folder_fd, fstat(folder_fd).st_mode & 0o7777 | 0o001)
+    except OSError:
+        return  # a folder that is not ours; criu says so when it matters
 
 
 def drop_yard(log_path: str) -> None:

@@ -54,7 +54,7 @@ def test_a_profile_denies(runtime: Runtime, make_bundle: MakeBundle, profiles: N
 
 
 def test_an_exec_has_the_container_s_profile_or_its_own(runtime: Runtime, make_bundle: MakeBundle, profiles: None) -> None:
-    with runtime.container(make_bundle(["sleep", "100"], {"process.apparmorProfile": "pyruntime-strict"})) as container:
+    with runtime.container(make_bundle(["sleep", "1000"], {"process.apparmorProfile": "pyruntime-strict"})) as container:
         assert Path(f"/proc/{container.pid}/attr/current").read_text() == "pyruntime-strict (enforce)\n"
         assert container.look("cat /proc/self/attr/current; cat /etc/passwd 2>/dev/null || echo no") == "pyruntime-strict (enforce)\nno"
         own = runtime("exec", "--apparmor", "pyruntime-other", container.id, "sh", "-c",

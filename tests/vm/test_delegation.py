@@ -66,7 +66,7 @@ def user_namespace(bundle: Bundle) -> Iterator[Bundle]:
 def test_root_of_a_user_namespace_owns_its_cgroup(driver: Runtime, make_bundle: MakeBundle) -> None:
     """The folder and the files that the kernel names, no limit among them; it makes cgroups and divides controllers."""
     script = ("cd /sys/fs/cgroup && mkdir inner && echo $$ > inner/cgroup.procs && echo +memory > cgroup.subtree_control && "
-              "cat inner/memory.current >/dev/null && { echo max > memory.max; } 2>/dev/null || echo limited; sleep 100")  # fmt: skip
+              "cat inner/memory.current >/dev/null && { echo max > memory.max; } 2>/dev/null || echo limited; sleep 1000")  # fmt: skip
     changes = {"linux.namespaces": namespaces("cgroup", "user"), "linux.uidMappings": MAPS, "linux.gidMappings": MAPS,
                "linux.resources": LIMITS}  # fmt: skip
     bundle = make_bundle(script, changes)
@@ -85,7 +85,7 @@ def test_root_of_a_user_namespace_owns_its_cgroup(driver: Runtime, make_bundle: 
 @pytest.mark.parametrize(("options", "uid"), [(["rw"], 1000), (["ro"], 0)], ids=str)
 def test_the_user_of_the_process_is_the_owner(driver: Runtime, make_bundle: MakeBundle, options: list[str], uid: int) -> None:
     changes = {"linux.namespaces": namespaces("cgroup"), "process.user": {"uid": 1000, "gid": 1000}}
-    bundle = make_bundle(["sleep", "100"], changes)
+    bundle = make_bundle(["sleep", "1000"], changes)
     bundle.add_mounts({**MOUNT, "options": options})
     with driver.container(bundle) as container:
         found = owners(place(container))
@@ -117,11 +117,11 @@ def test_a_delegated_cgroup(driver: Runtime, make_bundle: MakeBundle) -> None:
 def test_a_cgroup_below_the_unit(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """run.oci.systemd.subgroup: limits are written there too, the unit keeps them as properties and has no processes."""
     changes = {"linux.resources": LIMITS, **annotated(subgroup="container")}
-    with runtime.container(make_bundle(["sleep", "100"], changes), start=False):
+    with runtime.container(make_bundle(["sleep", "1000"], changes), start=False):
         pass  # another driver than systemd has no unit: ignored
     before = runtime.argv
     runtime.argv = lambda *args: [before()[0], "--systemd-cgroup", *before(*args)[1:]]  # type: ignore[method-assign]
-    with runtime.container(make_bundle(["sleep", "100"], changes)) as container:
+    with runtime.container(make_bundle(["sleep", "1000"], changes)) as container:
         path = place(container)
         scope = CGROUP / "system.slice" / f"pyruntime-{container.id}.scope"
         assert path == scope / "container"

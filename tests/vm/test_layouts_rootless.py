@@ -48,7 +48,7 @@ def test_limits_in_a_delegated_tree(runtime: UserRuntime, bundle_of: Callable[..
     runtime.joins = (TOP / "caller",)
     changes = user_ns(OWN) | {"linux.resources": {"pids": {"limit": 21}, "memory": {"limit": 32 << 20}}}
     try:
-        with runtime.container(bundle_of(["sleep", "100"], changes)) as container:
+        with runtime.container(bundle_of(["sleep", "1000"], changes)) as container:
             path = Path(container.saved()["cgroup_paths"][""])
             assert path.parent == TOP
             assert (path / "pids.max").read_text() == "21\n"

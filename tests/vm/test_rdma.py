@@ -39,7 +39,7 @@ def test_limits_of_a_device(runtime: Runtime, make_bundle: MakeBundle, device: s
     before = runtime.argv
     runtime.argv = lambda *args: [before()[0], "--cgroup-manager", manager, *before(*args)[1:]]  # type: ignore[method-assign]
     limits = {device: {"hcaHandles": 3, "hcaObjects": 2000}}
-    with runtime.container(make_bundle(["sleep", "100"], {"linux.resources": {"rdma": limits}})) as container:
+    with runtime.container(make_bundle(["sleep", "1000"], {"linux.resources": {"rdma": limits}})) as container:
         path = Path(container.saved()["cgroup_paths"][""])
         assert (path / "rdma.max").read_text() == f"{device} hca_handle=3 hca_object=2000 \n"
         one = '{"rdma": {"ptrxe": {"hcaObjects": 7}}}'

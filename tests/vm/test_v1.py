@@ -40,7 +40,7 @@ EXPECTED = {
 
 def test_limits_in_every_tree(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """Written, changed, kept when systemd reads its configuration again; gone with the container."""
-    with runtime.container(make_bundle(["sleep", "100"], {"linux.resources": LIMITS})) as container:
+    with runtime.container(make_bundle(["sleep", "1000"], {"linux.resources": LIMITS})) as container:
         paths = {name: Path(path) for name, path in container.saved()["cgroup_paths"].items()}
         found = {name: {file: (paths[name] / file).read_text().strip() for file in files} for name, files in EXPECTED.items()}
         assert found == EXPECTED
@@ -69,7 +69,7 @@ def test_trees_from_inside(runtime: Runtime, make_bundle: MakeBundle, own: bool)
 
 def test_a_sub_cgroup_in_every_tree(runtime: Runtime, make_bundle: MakeBundle) -> None:
     changes = {"annotations": {"run.oci.systemd.subgroup": "inner"}, "linux.resources": {"pids": {"limit": 17}}}
-    with runtime.container(make_bundle(["sleep", "100"], changes)) as container:
+    with runtime.container(make_bundle(["sleep", "1000"], changes)) as container:
         path = Path(container.saved()["cgroup_paths"]["pids"])
         assert (path.name == "inner") == (runtime.manager == "systemd")  # type: ignore[attr-defined]
         assert (path / "pids.max").read_text() == "17\n"
