@@ -17,8 +17,11 @@ class BodyReader:
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes."""
-        if not self._rest:
-            self._rest = memoryview(next(self._pieces, b""))
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return b""
+            self._rest = memoryview(piece)
         data = bytes(self._rest[:size])
         self._rest = self._rest[size:]
         return data

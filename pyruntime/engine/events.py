@@ -12,7 +12,7 @@ from pyruntime.errors import EngineError
 from pyruntime.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
 RING = 256  # events that a late listener can still be told
 BACKLOG = 4096  # events that wait for one listener; a slower one loses the oldest
@@ -43,6 +43,9 @@ class Event(Record):
                 "time": self.time_ns // 10**9, "timeNano": self.time_ns}  # fmt: skip
 
 
+NOTHING = Event("", "", "", {}, 0)  # what a generator gives once it listens
+
+
 class Events:
     """All events of this daemon. Safe in threads."""
 
@@ -66,20 +69,23 @@ class Events:
         return len(self._listeners)
 
     def follow(self, matches: Callable[[Event], bool], since_ns: int | None, until_ns: int | None,
-               gone: threading.Event) -> Iterator[Event]:  # fmt: skip
+               gone: threading.Event) -> Generator[Event, None, None]:  # fmt: skip
         """Past events since `since_ns` (None: none), then new ones until `until_ns` (None: for ever) or `gone`.
 
-        Listening begins with the call, so nothing that happens after it is missed.
+        Listening begins with the call, so nothing that happens after it is missed, and ends with close().
         """
+        found = self._follow(matches, since_ns, until_ns, gone)
+        next(found)
+        return found
+
+    def _follow(self, matches: Callable[[Event], bool], since_ns: int | None, until_ns: int | None,
+                gone: threading.Event) -> Generator[Event, None, None]:  # fmt: skip
         mine: queue.Queue[Event] = queue.Queue(BACKLOG)
         with self._lock:
             past = [] if since_ns is None else [event for event in self._ring if event.time_ns >= since_ns]
             self._listeners.append(mine)
-        return self._follow(mine, past, matches, until_ns, gone)
-
-    def _follow(self, mine: queue.Queue[Event], past: list[Event], matches: Callable[[Event], bool],
-                until_ns: int | None, gone: threading.Event) -> Iterator[Event]:  # fmt: skip
         try:
+            yield NOTHING
             yield from (event for event in past if (until_ns is None or event.time_ns <= until_ns) and matches(event))
             while not gone.is_set():
                 left_s = LOOK_S if until_ns is None else (until_ns - time.time_ns()) / 1e9

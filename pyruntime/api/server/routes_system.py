@@ -57,12 +57,15 @@ def events(engine: Engine, request: Request) -> Stream:
     """What happened since, and what happens until; for ever without `until`."""
     matches = compile_filters(request.query.filters())
     since_ns, until_ns = parse_time(request.query.text("since")), parse_time(request.query.text("until"))
-    found = engine.events.follow(matches, since_ns, until_ns, request.gone)
 
     def produce(sink: Sink) -> None:
-        sink.start()
-        for event in found:
-            sink.write(encode(event.wire()))
+        found = engine.events.follow(matches, since_ns, until_ns, request.gone)
+        try:
+            sink.start()
+            for event in found:
+                sink.write(encode(event.wire()))
+        finally:
+            found.close()
 
     return Stream(produce)
 
