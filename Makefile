@@ -124,6 +124,10 @@ check: lint types unit ## format, lint, types, unit tests, layers, start-up
 bench: dev ## measure beside runc and crun; ARGS="--rounds 100 --peer PATH"
 	@$(PY) benchmarks/bench.py $(ARGS)
 
+.PHONY: bench-image
+bench-image: dev ## measure pull and unpack beside docker, podman, skopeo+umoci, ctr; ARGS="--rounds 5 --layers 1,6"
+	@$(PY) benchmarks/bench_image.py $(ARGS)
+
 .PHONY: bench-vm
 bench-vm: dev ## measure the systemd driver beside runc's in the virtual machine; ARGS="--rounds 20"
 	@tools/test-vm -b $(ARGS)
