@@ -3,7 +3,7 @@
  */
 #include <dlfcn.h>
 #include <stdio.h>
-#include <stdlib.h>
+#include <unistd.h>
 
 static void *find(const char *name)
 {
@@ -15,7 +15,7 @@ static void *find(const char *name)
     function = library ? dlsym(library, name) : NULL;
     if (!function) {
         fprintf(stderr, "pyruntime: %s: %s\n", name, dlerror());
-        abort();
+        _exit(1); /* no clean-up: Python may hold anything, and the caller wants a number back */
     }
     return function;
 }
