@@ -185,7 +185,8 @@ def _worded(error: BaseException) -> RuntimeFailure:
         return RuntimeFailure(f"cannot import {error.name}: {error}",
                               hint=f"install the package that has {error.name.partition('.')[0]!r}")  # fmt: skip
     if isinstance(error, ModuleNotFoundError):
-        return RuntimeFailure(f"cannot load {error.name}", hint="the installation is damaged, or descriptors or memory ran out")
+        return RuntimeFailure(f"cannot load {error.name}",
+                              hint="the installation is damaged, or memory or descriptors ran out")  # fmt: skip
     return RuntimeFailure(f"internal error: {type(error).__name__}: {error}", hint="--debug shows the traceback")
 
 
