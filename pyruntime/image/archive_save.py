@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from pyruntime.errors import InvalidImage
 from pyruntime.image.archive import FULL_NAME, LAYOUT, REF_NAME, Archived
 from pyruntime.image.archive_blobs import CHUNK_BYTES, pieces_of, write_all
-from pyruntime.image.archive_inflate import inflating, sniff
+from pyruntime.image.archive_confined import inflated
+from pyruntime.image.archive_inflate import sniff
 from pyruntime.image.archive_tar import TarWriter
 from pyruntime.image.digest import Hasher, algorithm_of, encoded_of
 from pyruntime.image.fields import load_object
@@ -156,8 +157,7 @@ def _is_zstd(blobs: Blobs, digest: str) -> bool:
 
 
 def _inflated(blobs: Blobs, digest: str) -> Iterator[bytes]:
-    with open(blobs.open(digest), "rb", buffering=0) as file:
-        read = inflating(lambda size: file.read(size) or b"")
+    with open(blobs.open(digest), "rb", buffering=0) as file, inflated(lambda size: file.read(size) or b"") as read:
         while piece := read(CHUNK_BYTES):
             yield piece
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 
 from pyruntime.errors import HostError, InvalidImage, RuntimeFailure, UsageError
 from pyruntime.image.apply import unpack_rootfs
-from pyruntime.image.archive import read_images
+from pyruntime.image.archive import Archived, read_images
 from pyruntime.image.archive_blobs import FolderBlobs, StoreBlobs
 from pyruntime.image.archive_contents import TarContents
-from pyruntime.image.archive_store import chosen_images
+from pyruntime.image.archive_store import stored_manifest
 from pyruntime.image.inroot import make_directories
 from pyruntime.image.platform import host_platform
+from pyruntime.image.reference import parse_reference
 from pyruntime.image.runtime_config import IdMap, RuntimeOptions, compile_config, volume_paths, working_dir
 from pyruntime.image.unpack import PACKAGES, empty_directory
 from pyruntime.image.unpack_maps import IdMaps, namespace_for
@@ -29,7 +30,6 @@ from pyruntime.record import Record
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pyruntime.image.archive import Archived
     from pyruntime.image.archive_blobs import Blobs
     from pyruntime.image.archive_inflate import Read
     from pyruntime.image.config import ImageConfig
@@ -62,19 +62,25 @@ def bundle_from_store(store: Store, text: str, path: str, *, options: BundleOpti
     """
     with store.lease() as lease:
         blobs = StoreBlobs(store, lease)
-        return make_bundle(blobs, chosen_images(blobs, [text])[0], path, options=options, say=say)
+        image = store.find(text)
+        found = Archived(stored_manifest(blobs, image), image.config)
+        return make_bundle(blobs, found, path, options=options, say=say)
 
 
-def bundle_from_archive(read: Read, path: str, *, platform: Platform | None = None,
+def bundle_from_archive(read: Read, path: str, *, name: str = "", platform: Platform | None = None,
                         options: BundleOptions | None = None, say: Say | None = None) -> ImageConfig:
-    """The same from the archive that `read` gives (`docker save`, an OCI layout in a tar) with one image in it.
+    """The same from the archive that `read` gives: `docker save`, an OCI layout in a tar.
 
-    Its content lies in `path` meanwhile.
+    Its content lies in `path` meanwhile. `name` tells which one where the archive has several: save of a name without a
+    tag gives all of its tags, and `latest` is meant. Raises InvalidImage when that leaves not one.
     """
     with _new_folder(path), FolderBlobs(f"{path}/.content") as blobs:
         images = read_images(TarContents(read, blobs), platform=platform)
+        if len(images) > 1 and name:
+            wanted = parse_reference(name)
+            images = [image for image in images if wanted in image.references] or images
         if len(images) != 1:
-            raise InvalidImage(f"the archive holds {len(images)} images", hint="save one image alone")
+            raise InvalidImage(f"the archive holds {len(images)} images", hint="save one image alone, by name and tag")
         return _fill(blobs, images[0], path, options or BundleOptions(), say)
 
 

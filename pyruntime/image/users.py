@@ -6,7 +6,7 @@ and may hold anything.
 
 from __future__ import annotations
 
-from pyruntime.errors import UsageError
+from pyruntime.errors import InvalidImage, UsageError
 from pyruntime.image.inroot import read_in_root
 from pyruntime.record import Record
 
@@ -44,7 +44,8 @@ def resolve_user(root_fd: int, text: str, extra_groups: tuple[str, ...] = ()) ->
 
     Forms: user, uid, user:group, uid:gid, uid:group, user:gid. Without a group the account's own and its supplementary
     groups apply, with one they do not. A number needs no entry, its gid is then 0. `extra_groups` are names or numbers
-    that are added. Raises UsageError for an unknown name or a number out of range.
+    that are added. Raises UsageError for an unknown name or a number out of range, InvalidImage for
+    files that cannot be read or are absurdly large.
     """
     user_text, _, group_text = text.partition(":")
     accounts = _accounts(root_fd)
@@ -102,7 +103,10 @@ def _groups(root_fd: int) -> tuple[_Group, ...]:
 
 def _lines(root_fd: int, path: str) -> list[list[str]]:
     """The fields of each line; bytes that are no UTF-8 stand for themselves (surrogateescape)."""
-    data = read_in_root(root_fd, path, MAX_FILE_BYTES) or b""
+    try:
+        data = read_in_root(root_fd, path, MAX_FILE_BYTES) or b""
+    except OSError as error:
+        raise InvalidImage(f"/{path} of the image cannot be read: {error.strerror}", value=f"/{path}") from None
     lines = (line.strip() for line in data.decode("utf-8", "surrogateescape").split("\n"))
     return [line.split(":") for line in lines if line and not line.startswith("#")]
 

@@ -266,10 +266,15 @@ def test_the_folder_must_be_new_or_empty(store, tmp_path):
 def test_an_archive_of_two_images(store, tmp_path):
     with FolderBlobs(str(tmp_path / "sample")) as blobs:
         out = io.BytesIO()
-        save_archive(out.write, blobs, [make_image(blobs, [BASE]), make_image(blobs, [BASE, BASE])])
-    out.seek(0)
-    with pytest.raises(InvalidImage, match="the archive holds 2 images"):
-        bundle_from_archive(out.read, str(tmp_path / "b"))
+        latest = make_image(blobs, [BASE, BASE], "x:latest", "x:2")
+        save_archive(out.write, blobs, [make_image(blobs, [BASE], "x:1"), latest])
+    for name in ("", "y", "x:3"):
+        out.seek(0)
+        with pytest.raises(InvalidImage, match="the archive holds 2 images"):
+            bundle_from_archive(out.read, str(tmp_path / "b"), name=name)
+    for name in ("x", "x:2"):
+        out.seek(0)
+        assert bundle_from_archive(out.read, str(tmp_path / name), name=name) == latest.config
 
 
 def test_subordinate_ids(tmp_path):

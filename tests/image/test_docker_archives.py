@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from conformance.callers.docker import Docker
 from conformance.callers.stand import CGROUPS, Missing, Stand
 from pyruntime.image.archive_load import load_archive
 from pyruntime.image.archive_store import save_from_store
+from pyruntime.image.bundle import bundle_from_archive
 from pyruntime.image.history import compile_history
 from pyruntime.image.importing import import_rootfs
 from pyruntime.image.reference import parse_reference
@@ -124,6 +126,18 @@ def test_we_load_what_docker_builds_and_saves(store, docker):
     assert docker.ok("load", "-i", "/run/back.tar").splitlines() == ["Loaded image: built:1", "Loaded image: built:2"]
     assert inspected(docker, "built:2")["Id"] == image.id
     assert docker.ok("run", "--rm", "--network", "none", "built:1") == "same"
+
+
+def test_a_bundle_of_what_docker_saves_runs(docker, program, own_host, tmp_path):
+    docker.stand.write("/run/context/Dockerfile", DOCKERFILE)
+    docker.stand.write("/run/context/same", "same\n")
+    docker.ok("build", "-q", "-t", "bundled", "/run/context")
+    docker.ok("save", "-o", "/run/bundled.tar", "bundled")
+    with docker.stand.path("/run/bundled.tar").open("rb") as file:
+        bundle_from_archive(file.read, str(tmp_path / "bundle"), name="bundled")
+    done = subprocess.run([program, "--root", str(tmp_path / "state"), "run", "--bundle", str(tmp_path / "bundle"), "arch-docker"],
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90, check=False)  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "same\n"), done
 
 
 def test_history_is_dockers(store, docker):

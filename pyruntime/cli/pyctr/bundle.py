@@ -20,5 +20,5 @@ def bundle(call: Call) -> None:
     name, path = call.rest
     platform = call["platform"]
     with call.client.request("GET", "/images/get", {"names": [name], "platform": platform}) as reply:
-        bundle_from_archive(BodyReader(reply.pieces()).read, path, platform=parse_platform(platform) if platform else None,
-                            say=call.tell)  # fmt: skip
+        bundle_from_archive(BodyReader(reply.pieces()).read, path, name=name,
+                            platform=parse_platform(platform) if platform else None, say=call.tell)  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pyruntime.errors import UsageError
+from pyruntime.errors import InvalidImage, UsageError
 from pyruntime.image.inroot import make_directories, open_in_root, read_in_root
 from pyruntime.image.users import User, resolve_user
 
@@ -120,6 +120,12 @@ def test_what_is_no_file_is_not_waited_for(root, root_fd):
 def test_the_limit_of_a_file(root, root_fd):
     with pytest.raises(OSError, match="File too large"):
         read_in_root(root_fd, "etc/passwd", 10)
+
+
+def test_account_files_of_absurd_size(root, root_fd, monkeypatch):
+    monkeypatch.setattr("pyruntime.image.users.MAX_FILE_BYTES", 20)
+    with pytest.raises(InvalidImage, match="/etc/passwd of the image cannot be read: File too large"):
+        resolve_user(root_fd, "web")
 
 
 def test_open_in_root(root, root_fd):
