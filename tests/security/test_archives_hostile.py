@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import os
@@ -71,9 +70,8 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 @pytest.mark.parametrize("name", CASES)
-def test_an_archive_that_reaches_out(store, host, name, pack):
+def test_an_archive_that_reaches_out(store, host, name):
     """S50, escape 11: names and links of an archive lead to its own files or to an error."""
 
     def put(value):
@@ -85,7 +83,7 @@ def test_an_archive_that_reaches_out(store, host, name, pack):
 
     entry, files = CASES[name]
     with pytest.raises(ImageError) as caught:
-        load_archive(store, io.BytesIO(pack(hostile(put(entry), put(files)))).read)
+        load_archive(store, io.BytesIO(hostile(put(entry), put(files))).read)
     assert "tiger" not in str(caught.value)
 
 
