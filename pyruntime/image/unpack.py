@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pyruntime.errors import UnpackError
 from pyruntime.image.layers import remove_tree
+from pyruntime.image.tar_header import entry_header
 from pyruntime.image.unpack_maps import IdMaps, UserNamespace, namespace_for
 from pyruntime.image.unpack_report import LayerResult, read_answer
 from pyruntime.image.unpack_settle import overlay_options, settle
@@ -226,4 +227,16 @@ class LayerUnpack:
             os.close(started.pipe)
             started.status.close()
         if self.mode != "flat":
-            self.namespace.empty(self.target_path)
+            self._empty()
+
+    def _empty(self) -> None:
+        """Removes what a failed layer left; files of subordinate ids go by a helper in a namespace that has them."""
+        try:
+            if self.namespace.fresh and os.geteuid() != 0 and os.listdir(self.target_path):
+                with LayerUnpack(self.target_path, mode="flat", id_maps=self.namespace.maps, layer=self.layer) as all_gone:
+                    all_gone.write(entry_header(b".wh..wh..opq", b"0") + bytes(1024))
+                    all_gone.finish()
+            empty_directory(self.target_path)
+        except OSError as error:
+            raise UnpackError(f"removing a failed layer at {self.target_path!r}: {error.strerror}", layer=self.layer,
+                              hint="remove the directory by hand") from error  # fmt: skip

@@ -49,16 +49,6 @@ class UserNamespace:
         for program, rows in (("newuidmap", self.maps.uids), ("newgidmap", self.maps.gids)):
             _run(program, pid, rows)
 
-    def empty(self, path: str) -> None:
-        """Removes what is in the target; files of subordinate ids go with the namespace's rights. Best effort."""
-        from pyruntime.image import unpack
-
-        try:
-            unpack.empty_directory(path)
-        except OSError as error:
-            raise UnpackError(f"removing a failed layer at {path!r}: {error.strerror}",
-                              hint="remove the directory by hand") from error  # fmt: skip
-
 
 def _outside(rows: tuple[tuple[int, int, int], ...]) -> int:
     for inside, outside, count in rows:

@@ -30,6 +30,8 @@ from pyruntime.image.unpack import IdMaps, LayerUnpack
 maps = {maps}
 with LayerUnpack({target!r}, mode="overlay-user", id_maps=maps) as layer:
     layer.write(open({data!r}, "rb").read())
+    if {bad!r}:
+        sys.exit("left early")
     result = layer.finish()
 print("|".join(result.warnings))
 """
@@ -48,7 +50,7 @@ def place():
     shutil.rmtree(folder)
 
 
-def run(place: Path, maps: str, *prefix: str) -> str:
+def run(place: Path, maps: str, *prefix: str, bad: bool = False) -> str:
     """The warnings of an unpacking by an unprivileged user."""
     packages = [path for path in sys.path if "site-packages" in path or "lib/python" in path]
     readable = [str(place / "lib"), *packages]
@@ -56,10 +58,10 @@ def run(place: Path, maps: str, *prefix: str) -> str:
         if "site-packages" in path and not reachable(path):
             shutil.copytree(path, place / "site", ignore=shutil.ignore_patterns("__pycache__", "pip*", "mypy*", "ruff*"), dirs_exist_ok=True)
             readable.append(str(place / "site"))
-    program = PROGRAM.format(path=readable, maps=maps, target=str(place / "t"), data=str(place / "data"))
+    program = PROGRAM.format(path=readable, maps=maps, target=str(place / "t"), data=str(place / "data"), bad=bad)
     command = [*prefix, "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "/usr/bin/python3", "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", timeout=60)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr.strip()) == ((1, "left early") if bad else (0, "")), done.stderr
     return done.stdout
 
 
@@ -103,21 +105,29 @@ def test_a_plain_user_with_one_id(place) -> None:
 
 @pytest.mark.skipif(shutil.which("newuidmap") is None, reason="needs newuidmap (Debian: uidmap)")
 def test_a_plain_user_with_subordinate_ids(place) -> None:
-    for name in ("subuid", "subgid"):
-        (place / name).write_text("nobody:300000:65536\n")
-    mounts = " && ".join(f"mount --bind {place}/{name} /etc/{name}" for name in ("subuid", "subgid"))
-    touched = "; ".join(f"test -e /etc/{name} || touch /etc/{name}" for name in ("subuid", "subgid"))
-    rows = f"((0, {NOBODY}, 1), (1, 300000, 65535))"
-    told = run(place, f"IdMaps({rows}, {rows})", "unshare", "-m", "sh", "-c", f'{touched}; {mounts} && exec "$@"', "sh")
+    prefix, rows = subordinate(place)
+    run(place, rows, *prefix, bad=True)
+    assert os.listdir(place / "t") == []
+    told = run(place, rows, *prefix)
     assert owners(place / "t")["d/f"] == (300032, 300032)
     assert owners(place / "t")["l"] == (NOBODY, NOBODY)
     assert "squashed" not in told
 
 
+def subordinate(place: Path) -> tuple[list[str], str]:
+    """A command in whose mount namespace the user has ids, and the maps."""
+    for name in ("subuid", "subgid"):
+        (place / name).write_text("nobody:300000:65536\n")
+    mounts = " && ".join(f"mount --bind {place}/{name} /etc/{name}" for name in ("subuid", "subgid"))
+    touched = "; ".join(f"test -e /etc/{name} || touch /etc/{name}" for name in ("subuid", "subgid"))
+    rows = f"((0, {NOBODY}, 1), (1, 300000, 65535))"
+    return ["unshare", "-m", "sh", "-c", f'{touched}; {mounts} && exec "$@"', "sh"], f"IdMaps({rows}, {rows})"
+
+
 def test_root_of_a_namespace(place) -> None:
     """As a library inside `podman unshare` or the like."""
     packages = [path for path in sys.path if "site-packages" in path]
-    program = PROGRAM.format(path=[str(place / "lib"), *packages], maps="None", target=str(place / "t"), data=str(place / "data"))
+    program = PROGRAM.format(path=[str(place / "lib"), *packages], maps="None", target=str(place / "t"), data=str(place / "data"), bad=False)
     os.chown(place / "t", 0, 0)
     done = subprocess.run(["unshare", "-Ur", sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd="/", timeout=60)
     assert done.returncode == 0, done.stderr
