@@ -44,24 +44,27 @@ def test_killed_at_any_instant(tmp_path, rounds):
     with registry(tmp_path / "registry") as hub:
         name = publish(hub, "kill/image", "1", made)
         daemon = Daemon(tmp_path / "d")
-        for number in range(rounds):
+        try:
+            for number in range(rounds):
+                daemon.start()
+                clients = work(daemon, name, number)
+                time.sleep(chance.uniform(0, LONGEST_S))
+                orphans = children(daemon.process.pid)
+                assert daemon.stop(signal.SIGKILL) == -signal.SIGKILL
+                for client in clients:
+                    client.wait(30)
+                deadline = time.monotonic() + 10
+                while any(Path(f"/proc/{pid}").exists() for pid in orphans):
+                    assert time.monotonic() < deadline, orphans
+                    time.sleep(0.05)
+                with Store.open(str(daemon.root)) as store:
+                    assert store.verify() == [], f"round {number}, seed {SEED}"
             daemon.start()
-            clients = work(daemon, name, number)
-            time.sleep(chance.uniform(0, LONGEST_S))
-            orphans = children(daemon.process.pid)
-            assert daemon.stop(signal.SIGKILL) == -signal.SIGKILL
-            for client in clients:
-                client.wait(30)
-            deadline = time.monotonic() + 10
-            while any(Path(f"/proc/{pid}").exists() for pid in orphans):
-                assert time.monotonic() < deadline, orphans
-                time.sleep(0.05)
-            with Store.open(str(daemon.root)) as store:
-                assert store.verify() == [], f"round {number}, seed {SEED}"
-        daemon.start()
-        daemon.run(PYCTR, "pull", "-q", name)
-        daemon.run(PYCTR, "rmi", name)
-        assert daemon.stop() == 0
-        left = [path for folder in ("staging", "layers", "ingest") for path in (daemon.root / folder).rglob("*") if path.is_file()]
-        assert left == []
-        assert not list((daemon.root / "blobs").rglob("*[0-9a-f]")) or all(path.is_dir() for path in (daemon.root / "blobs").rglob("*"))
+            daemon.run(PYCTR, "pull", "-q", name)
+            daemon.run(PYCTR, "rmi", name)
+            assert daemon.stop() == 0
+            left = [path for folder in ("staging", "layers", "ingest") for path in (daemon.root / folder).rglob("*") if path.is_file()]
+            assert left == []
+            assert not list((daemon.root / "blobs").rglob("*[0-9a-f]")) or all(path.is_dir() for path in (daemon.root / "blobs").rglob("*"))
+        finally:
+            daemon.end()
