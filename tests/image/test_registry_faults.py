@@ -290,6 +290,19 @@ def test_an_upload_through_trouble(plain, proxy, client, monkeypatch, method, st
     assert plain.get(f"/v2/up/blobs/{digest_of(data)}") == (200, data)
 
 
+def test_a_registry_that_has_lost_count_after_a_break(plain, proxy, client, monkeypatch) -> None:
+    monkeypatch.setattr("pyruntime.image.registry.upload.PIECE_BYTES", 2 << 20)
+    data = os.urandom(5 << 20)
+    lost = {"status": 400, "body": b'{"errors":[{"code":"BLOB_UPLOAD_INVALID","message":"wrong offset"}]}'}
+    proxy.faults += [Fault("PATCH", "/uploads/", status=500), Fault("PATCH", "/uploads/", **lost)]
+    put(client, f"{proxy.host}/up", data)
+    assert plain.get(f"/v2/up/blobs/{digest_of(data)}") == (200, data)
+    # without a break before, it is a refusal
+    proxy.faults[:] = [Fault("PATCH", "/uploads/", **lost)]
+    with pytest.raises(RegistryError, match="blob upload invalid: wrong offset"):
+        put(client, f"{proxy.host}/up", os.urandom(5 << 20))
+
+
 def test_small_content_through_trouble(plain, proxy, client) -> None:
     data = os.urandom(100_000)
     proxy.faults += [Fault("PUT", "/uploads/", cut_at=50_000, reset=True), Fault("PUT", "/uploads/", status=503)]

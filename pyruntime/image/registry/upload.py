@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SINGLE_MAX_BYTES = 4 << 20  # up to here one PUT is cheaper than to be able to go on
 PIECE_BYTES = 64 << 20
+LOST_COUNT = frozenset({"BLOB_UPLOAD_INVALID", "RANGE_INVALID", "SIZE_INVALID", "DIGEST_INVALID"})  # after a break
 _RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
 
 
@@ -53,6 +54,7 @@ class Upload:
         self.site, self.operation, self.path, self.scopes = site, operation, path, scopes
         self.digest, self.fd, self.size, self.sent = digest, fd, size, sent
         self.piece = PIECE_BYTES
+        self.broken = False  # whether a piece was cut, so that the registry may have lost count
 
     def run(self, sources: tuple[str, ...] = ()) -> str:
         """Takes the content over from the first of the repositories `sources` that lets us, else uploads it.
@@ -99,6 +101,7 @@ class Upload:
                 return
 
     def _start(self) -> str:
+        self.broken = False
         return self._begun(self._call("POST", f"/v2/{self.path}/blobs/uploads/", {"Content-Length": "0"}))
 
     def _begun(self, answer: Answer) -> str:
@@ -125,12 +128,13 @@ class Upload:
                     failed = 0
                     continue
                 if answer.status != 416 and answer.status not in exchange.RETRIED:
-                    raise exchange.refusal(answer, f"upload of {self.digest}")
+                    raise self._refused(answer)
                 asked_s = exchange.retry_after(answer.headers.get("Retry-After", ""))
                 problem: RegistryError = exchange.refusal(answer, f"upload of {self.digest}")
             except Transient as error:
                 problem, asked_s = error, 0.0
             failed += 1
+            self.broken = True
             if failed == self.site.policy.attempts or asked_s > self.site.policy.patience_s:
                 raise problem
             self.operation.sleep(self.site.policy.delay(failed - 1, asked_s))
@@ -141,8 +145,7 @@ class Upload:
         """(bytes the registry has, URL). Raises Transient when the upload is lost: it is begun anew."""
         answer = self._call("GET", location, {})
         if answer.status != 204:
-            said = exchange.refusal(answer, f"upload of {self.digest} cannot be gone on with")
-            raise Transient(said.message, http_status=said.http_status, code=said.code, hint=said.hint)
+            raise _transient(exchange.refusal(answer, f"upload of {self.digest} cannot be gone on with"))
         return self._reached(answer, 0), self._location(answer)
 
     def _finish(self, location: str) -> None:
@@ -154,12 +157,21 @@ class Upload:
         if answer.status == 201:
             answer.close()
             return
-        said = exchange.refusal(answer, f"upload of {self.digest}")
-        if answer.status in exchange.RETRIED or (answer.status == 404 and said.code == "BLOB_UPLOAD_UNKNOWN"):
-            raise Transient(said.message, http_status=said.http_status, code=said.code, hint=said.hint)
+        said = self._refused(answer)
+        if answer.status in exchange.RETRIED:
+            raise _transient(said)
         if said.code == "DIGEST_INVALID":
             raise DigestMismatch(said.message, value=self.digest, hint="the content was damaged on its way or in the store")
         raise said
+
+    def _refused(self, answer: Answer) -> RegistryError:
+        """The error of an answer; Transient for an upload that the registry has lost, or lost count of by a break.
+
+        A registry that was still storing what came before the break refuses what it has just told to go on with.
+        """
+        said = exchange.refusal(answer, f"upload of {self.digest}")
+        lost = said.code == "BLOB_UPLOAD_UNKNOWN" or (self.broken and said.code in LOST_COUNT)
+        return _transient(said) if lost else said
 
     def _cancel(self, location: str) -> None:
         """Takes an upload back; "" is none."""
@@ -194,3 +206,8 @@ class Upload:
             return otherwise
         reached = int(match[1]) + 1
         return 0 if reached == 1 else min(reached, self.size)
+
+
+def _transient(said: RegistryError) -> Transient:
+    """The same, for an upload that is worth beginning anew."""
+    return Transient(said.message, http_status=said.http_status, code=said.code, value=said.value, hint=said.hint)
