@@ -89,13 +89,15 @@ class _Inflater:
     def _more(self, size: int) -> bytes:
         if self._member is None and not self._begin():
             return b""
+        exhausted = False
         if not self._pending and getattr(self._member, "needs_input", True):
             self._pending = self._source(CHUNK_BYTES)
+            exhausted = not self._pending
         given, self._pending = self._pending, b""
         data = self._member.decompress(given, size)
         if self._member.eof:
             self._pending, self._member = self._member.unused_data, None
-        elif not data and not given:
+        elif exhausted and not data:
             raise self._bad("cut short")
         elif self._kind == "gzip":
             self._pending = self._member.unconsumed_tail

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import random
 import shutil
 import subprocess
 import tarfile
@@ -204,6 +205,11 @@ def test_a_bomb_comes_in_small_pieces(kind):
 def test_the_usual_tools(tool, kind):
     if shutil.which(tool) is None:
         pytest.skip(f"needs {tool}")
-    packed = subprocess.run([tool, "-c"], input=PLAIN, capture_output=True, check=True).stdout
+    mixed = random.Random(kind).randbytes(150_000).hex().encode() + PLAIN  # blocks that pieces of input end in
+    packed = subprocess.run([tool, "-c", "-1"], input=mixed, capture_output=True, check=True).stdout
     assert archive_inflate.sniff(packed) == kind
-    assert inflate(packed) == PLAIN
+    for ask in (512, 65536):
+        for step in (99, 65537, 1 << 20):
+            assert inflate(packed, step, ask) == mixed
+            with pytest.raises(InvalidImage, match="cut short"):
+                inflate(packed[:-9], step, ask)
