@@ -130,7 +130,7 @@ def test_list_filters_and_order(tool, hub):
     assert tool("images", "-q", "-f", f"label=stage=old{tool.name}").strip() == old.config_digest[7:19]
     assert sorted(tool("images", "--format", "{{.Tag}}", "-f", f"reference={hub.host}/list/{tool.name}:*").split()) == ["new", "old"]
     tool("tag", names[1], names[0])
-    assert tool("images", "-q", "-f", "dangling=true", "--no-trunc").strip() in ("", old.config_digest)
+    assert old.config_digest in tool("images", "-q", "-f", "dangling=true", "--no-trunc").split()
     assert tool("images", "--format", "json" if tool.name != "docker20" else "{{json .}}", repository).count("\n") == 3  # the old one by its digest
     tool("rmi", "-f", new.config_digest, old.config_digest)
 
