@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -150,6 +151,8 @@ def main() -> int:
     chosen = args.peers.split(",")
     failed = {kind.name: f"needs {need}" for kind in ALL for need in kind.needs if kind.name in chosen and not shutil.which(need)}
     kinds = [kind for kind in ALL if kind.name in chosen and kind.name not in failed]
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))  # by exception, so that all is taken back
     folder = Path(tempfile.mkdtemp(prefix="pyruntime-bench-image-", dir=args.folder))
     registry = Registry(folder / "registry")
     results = {}
