@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -41,6 +44,7 @@ class Peer:
             self.daemon.terminate()
             self.daemon.wait(WAIT_S)
             self.daemon = None
+        self.group.kill()
         mounted = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
         for point in sorted((point for point in mounted if point.startswith(f"{self.folder}/")), reverse=True):
             subprocess.run(["umount", "-l", point], check=False)
@@ -105,8 +109,19 @@ class Group:
             total += sum(int(line.split()[1]) for line in text.splitlines() if line.startswith(("RssAnon:", "RssShmem:")))
         return total / 1024
 
+    def kill(self) -> None:
+        """Ends who is left in it, and waits until they are gone."""
+        for _ in range(100):
+            left = (self.path / "cgroup.procs").read_text().split()
+            if not left:
+                return
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            time.sleep(0.05)
+
     def close(self) -> None:
-        """Removes the group; who is left in it is killed."""
+        """Removes the group, which is empty."""
         for path in (self.path, *self.others):
             for _ in range(100):
                 try:

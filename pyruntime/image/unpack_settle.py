@@ -379,6 +379,7 @@ def settle(layers: Sequence[tuple[str, LayerResult]], lowers: Sequence[str] = ()
     """Settles layers in their order, base first, on top of `lowers` (top first); returns warnings.
 
     Raises UnpackError for a hard link to nothing; then none of the layers may be registered. Doing it twice does no harm.
+    Whoever calls may change the layers' files: where they are of subordinate ids, that is the namespace's root.
     """
     below = list(lowers)
     warnings: list[str] = []
