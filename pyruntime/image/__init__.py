@@ -11,7 +11,7 @@ every byte was checked against its digest, unpacked layers, and configuration fo
     bundle, users, inroot                 an image becomes a bundle; names and paths inside a foreign root
 
 need no root and no registry, but for unpacking as more than one's own id. Nothing here is imported by the verbs of the
-runtime: the package may use what is in DEPENDENCIES of the daemon (sqlite3, urllib3), lazily where a caller may not
+runtime: the package may use what a daemon may (sqlite3, urllib3), lazily where a caller may not
 need it.
 
 Invariants: content is immutable bytes named by their digest and served as received; a document is parsed only below

@@ -240,6 +240,7 @@ SILENT = {
     "keyring",
     "link_up",
     "net_device",
+    "hook_output",
     "use_root",
     "setsid",
     "reopen_null",
