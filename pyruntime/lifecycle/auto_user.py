@@ -15,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+MAX_LINES = 340  # of a map, Linux 4.15; user_namespaces(7)
+
 
 def with_user_namespace(document: dict[str, Any]) -> dict[str, Any]:
     """`document` with the namespace; the same object when it has one, or is not of a shape to put one into."""
@@ -33,11 +35,16 @@ def with_user_namespace(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def mappings(own: int, ranges: list[tuple[int, int]]) -> list[dict[str, int]]:
-    """0 is `own`, and after it comes each range of (first, count) in turn; at most 340 lines (user_namespaces(7))."""
+    """0 is `own`, and after it comes each range of (first, count) in turn; at most 340 lines (user_namespaces(7)).
+
+    A range that has an id of an earlier one, as when a user is granted it twice, is left out: the kernel wants each once.
+    """
     lines = [{"containerID": 0, "hostID": own, "size": 1}]
     inside = 1
-    for first, count in ranges[:339]:
-        if count and not first <= own < first + count:
+    for first, count in ranges:
+        if len(lines) == MAX_LINES:
+            break
+        if count and not any(first < line["hostID"] + line["size"] and line["hostID"] < first + count for line in lines):
             lines.append({"containerID": inside, "hostID": first, "size": count})
             inside += count
     return lines

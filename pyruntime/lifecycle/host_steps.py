@@ -113,14 +113,18 @@ def open_tree(drive: Drive, path: str, slot: int, recursive: int, propagation: i
     flags = kernel.OPEN_TREE_CLONE | (kernel.AT_RECURSIVE if recursive else 0)
     flags |= 0 if follow else kernel.AT_SYMLINK_NOFOLLOW
     fd = drive.own(kernel.open_tree(path, flags))
-    wanted = propagation or MS_SLAVE | MS_REC
+    _propagate(fd, propagation or MS_SLAVE | MS_REC)
+    drive.slots[slot] = fd
+
+
+def _propagate(tree: int, wanted: int) -> None:
+    """Before a tree is handed over: what is still shared with the host would carry mounts of the container to it."""
     try:
-        kernel.mount_setattr(fd, flags=kernel.AT_RECURSIVE if wanted & MS_REC else 0, propagation=wanted & ~MS_REC)
+        kernel.mount_setattr(tree, flags=kernel.AT_RECURSIVE if wanted & MS_REC else 0, propagation=wanted & ~MS_REC)
     except OSError as error:
         if error.errno != ENOSYS:
             raise
-        kernel.mount_propagation(fd, wanted)
-    drive.slots[slot] = fd
+        kernel.mount_propagation(tree, wanted)
 
 
 def tree_attributes(drive: Drive, slot: int, attr_set: int, attr_clr: int, recursive: int) -> None:
@@ -166,9 +170,11 @@ def open_device(drive: Drive, path: str, mode: int, dev: int, slot: int) -> None
         there = fstat(fd)
         if there.st_mode & SCAN_TYPES != mode & SCAN_TYPES or there.st_rdev != dev:
             raise OSError(EINVAL, f"device {path}: the host's node is another device")
-        drive.slots[slot] = drive.own(kernel.open_tree(b"", kernel.OPEN_TREE_CLONE | kernel.AT_EMPTY_PATH, dir_fd=fd))
+        tree = drive.own(kernel.open_tree(b"", kernel.OPEN_TREE_CLONE | kernel.AT_EMPTY_PATH, dir_fd=fd))
     finally:
         close(fd)
+    _propagate(tree, MS_SLAVE)
+    drive.slots[slot] = tree
 
 
 def open_pidfd(drive: Drive, slot: int) -> None:

@@ -445,3 +445,16 @@ def test_unshared_network_of_the_caller(runtime: Runtime, make_bundle: MakeBundl
     finally:
         holder.kill()
         holder.wait()
+
+
+def test_no_device_of_a_user_namespace_is_shared_with_the_host(
+    runtime: Runtime, make_bundle: MakeBundle, own_host: None
+) -> None:
+    """Its devices are binds of the host's: what is mounted on one inside must not cover it outside."""
+    held = {key: ["CAP_SYS_ADMIN"] for key in ("bounding", "permitted", "effective")}
+    script = "mount -o bind /bin/busybox /dev/zero && head -c 4 /dev/zero; grep -c shared: /proc/self/mountinfo; true"
+    before = os.stat("/dev/zero")
+    out = runtime.look(owned(make_bundle(script, {**USER, "process.capabilities": held})))
+    assert out == "\x7fELF0"
+    after = os.stat("/dev/zero")
+    assert (after.st_rdev, after.st_ino) == (before.st_rdev, before.st_ino)
