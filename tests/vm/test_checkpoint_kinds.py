@@ -70,6 +70,8 @@ def test_a_user_namespace(runtime, make_bundle, tmp_path):
     for parent in (bundle.path, *bundle.path.parents):
         if parent != Path("/"):
             parent.chmod(parent.stat().st_mode | 0o711)
+    (tmp_path / "out").touch()
+    (tmp_path / "out").chmod(0o666)  # criu opens a file that it inherits anew, as root of the container
     seen = there_and_back(runtime, bundle, tmp_path, "tr -s ' ' </proc/self/uid_map; echo x >/dev/null && id -u")
     assert seen == " 0 70000 2000\n0\n"
 
