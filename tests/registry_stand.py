@@ -17,6 +17,7 @@ import json
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 import uuid
@@ -26,12 +27,18 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from pyruntime.image.registry import RegistryClient, RetryPolicy
+from tests.small_images import digest_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.small_images import Made
 
 PROGRAM = "docker-registry"
 WAIT_S = 30.0
 USER, PASSWORD = "anna", "s3cret, with: signs"
+QUICK = RetryPolicy(attempts=4, base_s=0.02, cap_s=0.1)
 
 
 def free_port() -> int:
@@ -108,6 +115,27 @@ def registry(folder: Path, **more: Any) -> Iterator[Registry]:
     finally:
         made.stop()
         made._log.close()
+
+
+def put(client: RegistryClient, name: str, data: bytes, **more: Any) -> str:
+    """Uploads bytes; what upload_blob says."""
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        return client.upload_blob(name, digest_of(data), file.fileno(), len(data), **more)
+
+
+def push_made(client: RegistryClient, name: str, made: Made, *targets: str) -> None:
+    """Uploads an image, under its digest when no target is given."""
+    for data in made.blobs.values():
+        put(client, name, data)
+    for target in targets or (made.digest,):
+        client.put_manifest(name, target, made.manifest, made.media_type)
+
+
+def upload(found: Registry, path: str, made: Made, *targets: str) -> None:
+    """The same to a registry that asks nobody who they are."""
+    push_made(RegistryClient(policy=QUICK), f"{found.host}/{path}", made, *targets)
 
 
 def htpasswd(folder: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import warnings
 import pytest
 
 from tests.engine.stand import TOOLS, Daemon, Tool, daemon
+from tests.registry_stand import registry
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -19,6 +20,13 @@ def _root() -> None:
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory):
     with daemon(tmp_path_factory.mktemp("engine")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory):
+    """A registry that asks nobody who they are."""
+    with registry(tmp_path_factory.mktemp("registry")) as found:
         yield found
 
 

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from typing import Any
 
-from pyruntime.image.digest import digest_of
 from pyruntime.image.registry import HostConfig, RegistryClient
 from tests import small_images
-from tests.registry_stand import Registry
+from tests.registry_stand import Registry, push_made
 
 
 def publish(registry: Registry, path: str, tag: str, made: small_images.Made, credentials: Any = None, *, index: bytes = b"") -> str:
     """Uploads an image as `path:tag`, below an index when one is given; its reference."""
     client = RegistryClient(HostConfig(certs_folders=()), credentials)
     name = f"{registry.host}/{path}"
-    for data in made.blobs.values():
-        with tempfile.TemporaryFile() as file:
-            file.write(data)
-            file.flush()
-            client.upload_blob(name, digest_of(data), file.fileno(), len(data))
-    client.put_manifest(name, made.digest if index else tag, made.manifest, made.media_type)
+    push_made(client, name, made, made.digest if index else tag)
     if index:
         client.put_manifest(name, tag, index, json.loads(index)["mediaType"])
     client.close()

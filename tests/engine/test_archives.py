@@ -14,15 +14,8 @@ import pytest
 from tests import small_images
 from tests.engine.registries import publish, small
 from tests.engine.stand import PYCTR, Daemon, Tool, daemon
-from tests.registry_stand import registry
 
 pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("default::ResourceWarning")]
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    with registry(tmp_path_factory.mktemp("registry")) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -20,12 +20,6 @@ from tests.registry_stand import PASSWORD, USER, htpasswd, registry
 pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("default::ResourceWarning")]
 
 
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    with registry(tmp_path_factory.mktemp("registry")) as found:
-        yield found
-
-
 def test_pull_list_inspect_remove(tool, hub):
     made = small(f"one{tool.name}", config={"Labels": {"a": "b"}, "Env": ["X=1"], "Cmd": ["/bin/sh", "-c", "true"]})
     name = publish(hub, f"work/{tool.name}", "v1", made)

@@ -5,16 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from conformance.callers.docker import Docker
-from conformance.callers.stand import CGROUPS, Missing, Stand
 from pyruntime.image.archive_load import load_archive
 from pyruntime.image.archive_store import save_from_store
 from pyruntime.image.bundle import bundle_from_archive
@@ -57,21 +54,10 @@ def saved(store: Store, *texts: str) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def docker(store, program) -> Iterator[Docker]:
-    for name in ("unshare", "nsenter", "dockerd", "containerd"):
-        if shutil.which(name) is None:
-            pytest.skip(f"needs {name}")
-    if not os.access(CGROUPS / "pids", os.W_OK) and not os.access(CGROUPS / "cgroup.procs", os.W_OK):
-        pytest.skip("needs a writable cgroup tree")
-    try:
-        stand = Stand(f"pt{os.getpid()}x{int(time.monotonic() * 1000) % 100000}images")
-    except Missing as missing:
-        pytest.skip(f"needs {missing}")
-    try:
+def docker(store, program, room) -> Iterator[Docker]:
+    with room("images", "dockerd", "containerd") as stand:
         stand.write("/run/image.tar", saved(store, "busybox:ours"))
         yield Docker(stand, program, {"storage-driver": "overlay2"})
-    finally:
-        stand.end()
 
 
 def inspected(docker: Docker, name: str) -> dict:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
-import time
 from collections.abc import Iterator
 
 import pytest
 
-from conformance.callers.stand import CGROUPS, Missing, Stand
 from conformance.callers.test_podman import Podman
 from pyruntime.image.archive_load import load_archive, load_layout
 from pyruntime.image.archive_store import save_from_store
@@ -42,23 +39,12 @@ def store(tmp_path_factory) -> Iterator[Store]:
 
 
 @pytest.fixture(scope="module")
-def podman(store, program) -> Iterator[Podman]:
-    for name in ("unshare", "nsenter", "podman", "buildah"):
-        if shutil.which(name) is None:
-            pytest.skip(f"needs {name}")
-    if not os.access(CGROUPS / "pids", os.W_OK) and not os.access(CGROUPS / "cgroup.procs", os.W_OK):
-        pytest.skip("needs a writable cgroup tree")
-    try:
-        stand = Stand(f"pt{os.getpid()}x{int(time.monotonic() * 1000) % 100000}podman")
-    except Missing as missing:
-        pytest.skip(f"needs {missing}")
-    try:
+def podman(store, program, room) -> Iterator[Podman]:
+    with room("podman", "podman", "buildah") as stand:
         out = io.BytesIO()
         save_from_store(store, ["localhost/ours:1"], out.write)
         stand.write("/run/image.tar", out.getvalue())
         yield Podman(stand, program)
-    finally:
-        stand.end()
 
 
 def test_podman_loads_and_runs_what_we_save(store, podman):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -17,56 +16,17 @@ from pyruntime.image.platform import Platform
 from pyruntime.image.progress import Progress
 from pyruntime.image.pull import pull, pull_all_tags
 from pyruntime.image.reference import parse_reference
-from pyruntime.image.registry import HostConfig, RegistryClient, RetryPolicy
-from pyruntime.image.store import Store
+from pyruntime.image.registry import HostConfig, RegistryClient
 from pyruntime.image.transfers import Transfers
 from tests import small_images
-from tests.fault_proxy import Fault, fault_proxy
-from tests.registry_stand import registry
+from tests.fault_proxy import Fault
+from tests.registry_stand import QUICK, upload
 
 pytestmark = [
     pytest.mark.system,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
     pytest.mark.filterwarnings("default::ResourceWarning"),
 ]
-QUICK = RetryPolicy(attempts=4, base_s=0.02, cap_s=0.1)
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    with registry(tmp_path_factory.mktemp("plain")) as made:
-        yield made
-
-
-@pytest.fixture
-def proxy(plain):
-    with fault_proxy(plain.host) as made:
-        yield made
-
-
-@pytest.fixture
-def client():
-    return RegistryClient(HostConfig(certs_folders=()), policy=QUICK)
-
-
-@pytest.fixture
-def store(tmp_path):
-    with Store(str(tmp_path / "store")) as made:
-        yield made
-        assert made.verify() == []
-        assert os.listdir(f"{made.root}/staging") == []
-
-
-def upload(plain, path: str, made: small_images.Made, *targets: str) -> None:
-    """Puts an image there by the client, under its digest when no target is given."""
-    client = RegistryClient(policy=QUICK)
-    for data in made.blobs.values():
-        with tempfile.TemporaryFile() as file:
-            file.write(data)
-            file.flush()
-            client.upload_blob(f"{plain.host}/{path}", digest_of(data), file.fileno(), len(data))
-    for target in targets or (made.digest,):
-        client.put_manifest(f"{plain.host}/{path}", target, made.manifest, made.media_type)
 
 
 def big(size: int = 2 << 20, count: int = 3) -> small_images.Made:

@@ -14,9 +14,8 @@ from pyruntime.image.reference import parse_reference
 from pyruntime.image.registry import HostConfig, RegistryClient, RetryPolicy
 from pyruntime.image.store import Store
 from tests import small_images
-from tests.fault_proxy import Fault, fault_proxy
-from tests.image.test_pull import upload
-from tests.registry_stand import registry
+from tests.fault_proxy import Fault
+from tests.registry_stand import upload
 
 pytestmark = [
     pytest.mark.system,
@@ -27,18 +26,6 @@ QUICK = RetryPolicy(attempts=3, base_s=0.01, cap_s=0.03)
 SEED = int(os.environ.get("PYRUNTIME_SEED", "1"))
 SIZE = 300_000
 ROUNDS = pytest.mark.parametrize("rounds", [12, pytest.param(150, marks=pytest.mark.slow)])
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    with registry(tmp_path_factory.mktemp("plain")) as made:
-        yield made
-
-
-@pytest.fixture
-def proxy(plain):
-    with fault_proxy(plain.host) as made:
-        yield made
 
 
 def random_faults(chance: random.Random) -> list[Fault]:

@@ -17,9 +17,8 @@ from pyruntime.image.reference import parse_reference
 from pyruntime.image.registry import HostConfig, RegistryClient, RetryPolicy
 from pyruntime.image.store import Store
 from tests import small_images
-from tests.fault_proxy import Fault, fault_proxy
-from tests.image.test_pull import upload
-from tests.registry_stand import registry
+from tests.fault_proxy import Fault
+from tests.registry_stand import upload
 
 pytestmark = [
     pytest.mark.system,
@@ -38,18 +37,6 @@ with Store(sys.argv[1]) as store:
     print("begun", flush=True)
     print(pull(store, RegistryClient(HostConfig(certs_folders=())), parse_reference(sys.argv[2])).id, flush=True)
 """
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    with registry(tmp_path_factory.mktemp("plain")) as made:
-        yield made
-
-
-@pytest.fixture
-def proxy(plain):
-    with fault_proxy(plain.host) as made:
-        yield made
 
 
 def start(root: Path, reference: str) -> subprocess.Popen[str]:

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import small_images
-from tests.image.test_pull import upload
-from tests.registry_stand import registry
+from tests.registry_stand import registry, upload
 
 pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 REPOSITORY = Path(__file__).resolve().parents[2]

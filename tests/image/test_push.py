@@ -15,46 +15,20 @@ from pyruntime.image.progress import Progress
 from pyruntime.image.pull import pull
 from pyruntime.image.push import push
 from pyruntime.image.reference import parse_reference
-from pyruntime.image.registry import Credentials, HostConfig, RegistryClient, RetryPolicy
+from pyruntime.image.registry import Credentials, HostConfig, RegistryClient
 from pyruntime.image.registry.credentials import only_for
 from pyruntime.image.store import Store
 from pyruntime.image.transfers import Transfers
 from tests import small_images
 from tests.fault_proxy import Fault, fault_proxy
-from tests.image.test_pull import short, upload
-from tests.registry_stand import PASSWORD, USER, Authority, htpasswd, registry
+from tests.image.test_pull import short
+from tests.registry_stand import PASSWORD, QUICK, USER, Authority, htpasswd, registry, upload
 
 pytestmark = [
     pytest.mark.system,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
     pytest.mark.filterwarnings("default::ResourceWarning"),
 ]
-QUICK = RetryPolicy(attempts=4, base_s=0.02, cap_s=0.1)
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    with registry(tmp_path_factory.mktemp("plain")) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def other(tmp_path_factory):
-    """Another registry, where pushes go."""
-    with registry(tmp_path_factory.mktemp("other")) as made:
-        yield made
-
-
-@pytest.fixture
-def client():
-    return RegistryClient(HostConfig(certs_folders=()), policy=QUICK)
-
-
-@pytest.fixture
-def store(tmp_path):
-    with Store(str(tmp_path / "store")) as made:
-        yield made
-        assert made.verify() == []
 
 
 def local(store: Store, client: RegistryClient, plain, path: str, made: small_images.Made) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -15,35 +14,24 @@ import pytest
 from pyruntime.errors import DigestMismatch, RegistryError
 from pyruntime.image.digest import digest_of
 from pyruntime.image.reference import Reference, parse_reference
-from pyruntime.image.registry import Credentials, HostConfig, RegistryClient, RetryPolicy, referrers
+from pyruntime.image.registry import Credentials, HostConfig, RegistryClient, referrers
 from pyruntime.image.registry.credentials import only_for
 from tests import small_images
-from tests.registry_stand import PASSWORD, USER, Authority, Registry, htpasswd, registry, token_server
+from tests.registry_stand import (
+    PASSWORD,
+    QUICK,
+    USER,
+    Authority,
+    Registry,
+    htpasswd,
+    push_made,
+    put,
+    registry,
+    token_server,
+)
 
 pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("default::ResourceWarning")]
-QUICK = RetryPolicy(attempts=3, base_s=0.02, cap_s=0.1)
 ANNA = Credentials(USER, PASSWORD)
-
-
-def put(client: RegistryClient, name: str, data: bytes, **more: Any) -> str:
-    """Uploads bytes; what upload_blob says."""
-    with tempfile.TemporaryFile() as file:
-        file.write(data)
-        file.flush()
-        return client.upload_blob(name, digest_of(data), file.fileno(), len(data), **more)
-
-
-def push(client: RegistryClient, name: str, made: small_images.Made, tag: str) -> None:
-    """Uploads an image."""
-    for data in made.blobs.values():
-        put(client, name, data)
-    client.put_manifest(name, tag, made.manifest, made.media_type)
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    with registry(tmp_path_factory.mktemp("plain")) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +53,7 @@ def image():
 # ---- rows of the protocol ----
 def test_what_is_pushed_comes_back_byte_for_byte(plain, image) -> None:
     client, name = client_of(plain), f"{plain.host}/team/thing"
-    push(client, name, image, "v1")
+    push_made(client, name, image, "v1")
     fetched = client.manifest(parse_reference(f"{name}:v1"))
     assert (fetched.raw, fetched.content_type, fetched.digest) == (image.manifest, image.media_type, image.digest)
     head = client.manifest(parse_reference(f"{name}:v1"), head=True)
@@ -105,7 +93,7 @@ def test_mount_from_a_repository_that_has_it(plain) -> None:
 
 def test_lists_in_one_page_and_in_several(plain, image) -> None:
     client, name = client_of(plain), f"{plain.host}/tags"
-    push(client, name, image, "t0")
+    push_made(client, name, image, "t0")
     for number in range(1, 9):
         client.put_manifest(name, f"t{number}", image.manifest, image.media_type)
         put(client, f"{plain.host}/r{number}", b"x")
@@ -118,7 +106,7 @@ def test_lists_in_one_page_and_in_several(plain, image) -> None:
 
 def test_referrers_by_the_fallback_tag(plain, image) -> None:
     client, name = client_of(plain), f"{plain.host}/signed"
-    push(client, name, image, "v1")
+    push_made(client, name, image, "v1")
     assert client.referrers(name, image.digest) == ()
     empty = b"{}"
     put(client, name, empty)
@@ -139,7 +127,7 @@ def test_referrers_by_the_fallback_tag(plain, image) -> None:
 
 def test_delete(plain, image, tmp_path) -> None:
     client, name = client_of(plain), f"{plain.host}/deleted"
-    push(client, name, image, "v1")
+    push_made(client, name, image, "v1")
     client.delete_manifest(name, image.digest)
     with pytest.raises(RegistryError, match="manifest unknown"):
         client.manifest(parse_reference(f"{name}:v1"))
@@ -158,7 +146,7 @@ def test_what_is_missing_is_said(plain) -> None:
 
 def test_a_digest_is_checked(plain, image) -> None:
     client, name = client_of(plain), f"{plain.host}/checked"
-    push(client, name, image, "v1")
+    push_made(client, name, image, "v1")
     by_digest = Reference(plain.host, "checked", "", image.digest)
     assert client.manifest(by_digest).digest == image.digest
     layer = image.layers[0]
@@ -180,7 +168,7 @@ def test_tls_with_an_authority_of_its_own(tmp_path, image) -> None:
         folder.mkdir(parents=True)
         (folder / "ca.crt").write_bytes(authority.path.read_bytes())
         client = RegistryClient(HostConfig(certs_folders=(str(tmp_path / "certs.d"),)), policy=QUICK)
-        push(client, f"{made.host}/x", image, "v1")
+        push_made(client, f"{made.host}/x", image, "v1")
         assert client.manifest(parse_reference(f"{made.host}/x:v1")).raw == image.manifest
         # without its folder a loopback host is lax
         RegistryClient(HostConfig(certs_folders=()), policy=QUICK).ping(made.host)
@@ -215,7 +203,7 @@ def test_a_registry_that_wants_a_client_certificate(tmp_path) -> None:
 # ---- authentication ----
 def test_basic(tmp_path, image) -> None:
     with registry(tmp_path, auth=htpasswd(tmp_path)) as made:
-        push(client_of(made, ANNA), f"{made.host}/x", image, "v1")
+        push_made(client_of(made, ANNA), f"{made.host}/x", image, "v1")
         assert client_of(made, only_for(made.host, ANNA)).manifest(parse_reference(f"{made.host}/x:v1")).raw == image.manifest
         for wrong in (None, Credentials(USER, "wrong"), only_for("elsewhere:5000", ANNA)):
             with pytest.raises(RegistryError, match=r"pull access denied for .*/x, repository does not exist or may require "
@@ -232,7 +220,7 @@ def test_tokens_by_name_and_password(tokens, image) -> None:
     server, made = tokens
     client = client_of(made, ANNA)
     server.asked.clear()
-    push(client, f"{made.host}/closed/x", image, "v1")
+    push_made(client, f"{made.host}/closed/x", image, "v1")
     # one token for all of it, asked once with the account's name
     assert [(method, query["scope"], user) for method, query, user in server.asked] == [
         ("GET", ["repository:closed/x:pull,push"], USER)]
@@ -242,8 +230,8 @@ def test_tokens_by_name_and_password(tokens, image) -> None:
 
 def test_tokens_for_nobody(tokens, image) -> None:
     _, made = tokens
-    push(client_of(made, ANNA), f"{made.host}/open/x", image, "v1")
-    push(client_of(made, ANNA), f"{made.host}/closed/y", image, "v1")
+    push_made(client_of(made, ANNA), f"{made.host}/open/x", image, "v1")
+    push_made(client_of(made, ANNA), f"{made.host}/closed/y", image, "v1")
     assert client_of(made).manifest(parse_reference(f"{made.host}/open/x:v1")).raw == image.manifest
     with pytest.raises(RegistryError, match="repository does not exist or may require authorization") as caught:
         client_of(made).manifest(parse_reference(f"{made.host}/closed/y:v1"))
@@ -260,7 +248,7 @@ def test_an_identity_token(tokens, image) -> None:
     identity = client_of(made, ANNA).login(made.host)
     assert identity in server.identities
     server.asked.clear()
-    push(client_of(made, Credentials(identity_token=identity)), f"{made.host}/closed/z", image, "v1")
+    push_made(client_of(made, Credentials(identity_token=identity)), f"{made.host}/closed/z", image, "v1")
     (method, form, _), = server.asked
     assert method == "POST"
     assert form["refresh_token"] == [identity]
@@ -273,7 +261,7 @@ def test_an_identity_token(tokens, image) -> None:
 
 def test_a_registry_token_is_sent_as_it_is(tokens, image) -> None:
     server, made = tokens
-    push(client_of(made, ANNA), f"{made.host}/closed/r", image, "v1")
+    push_made(client_of(made, ANNA), f"{made.host}/closed/r", image, "v1")
     token = server.sign([{"type": "repository", "name": "closed/r", "actions": ["pull"]}], USER)
     server.asked.clear()
     client = client_of(made, Credentials(registry_token=token))
@@ -291,13 +279,13 @@ def test_a_token_that_ends_early_is_asked_for_anew(tokens, image, monkeypatch) -
         client.manifest(parse_reference(f"{made.host}/closed/q:v1"))
     assert len(server.asked) == 2  # once anew, not for ever
     monkeypatch.setattr(server, "lasts_s", None)
-    push(client, f"{made.host}/closed/q", image, "v1")
+    push_made(client, f"{made.host}/closed/q", image, "v1")
 
 
 def test_a_token_that_lasts_a_second(tokens, image, monkeypatch) -> None:
     server, made = tokens
     client = client_of(made, ANNA)
-    push(client, f"{made.host}/closed/s", image, "v1")
+    push_made(client, f"{made.host}/closed/s", image, "v1")
     monkeypatch.setattr(server, "expires_s", 1)
     monkeypatch.setattr(server, "lasts_s", 300)
     pull = client_of(made, ANNA)
@@ -322,7 +310,7 @@ def test_a_mount_asks_for_both_repositories(tokens) -> None:
 
 def test_a_token_server_in_trouble_is_asked_again(tokens, image) -> None:
     server, made = tokens
-    push(client_of(made, ANNA), f"{made.host}/open/t", image, "v1")
+    push_made(client_of(made, ANNA), f"{made.host}/open/t", image, "v1")
     server.failures += [(503, {}), (429, {"Retry-After": "1"})]
     began = time.monotonic()
     client_of(made).manifest(parse_reference(f"{made.host}/open/t:v1"))
@@ -332,7 +320,7 @@ def test_a_token_server_in_trouble_is_asked_again(tokens, image) -> None:
 
 def test_many_threads_ask_for_one_token(tokens, image) -> None:
     server, made = tokens
-    push(client_of(made, ANNA), f"{made.host}/open/m", image, "v1")
+    push_made(client_of(made, ANNA), f"{made.host}/open/m", image, "v1")
     client = client_of(made)
     server.asked.clear()
     failed: list[Exception] = []
@@ -355,7 +343,7 @@ def test_many_threads_ask_for_one_token(tokens, image) -> None:
 # ---- a mirror ----
 def test_a_mirror_in_front(plain, tmp_path, image) -> None:
     client, name = client_of(plain), f"{plain.host}/mirrored"
-    push(client, name, image, "v1")
+    push_made(client, name, image, "v1")
     with registry(tmp_path / "mirror", remote=f"http://{plain.host}") as mirror:
         hosts = HostConfig(mirrors=((plain.host, (f"http://{mirror.host}",)),), certs_folders=())
         through = RegistryClient(hosts, policy=QUICK)
@@ -375,7 +363,7 @@ def test_a_mirror_in_front(plain, tmp_path, image) -> None:
 
 def test_a_password_of_the_origin_is_not_the_mirrors(tmp_path, image) -> None:
     with registry(tmp_path / "origin") as origin, registry(tmp_path / "m", auth=htpasswd(tmp_path / "m")) as mirror:
-        push(client_of(origin), f"{origin.host}/x", image, "v1")
+        push_made(client_of(origin), f"{origin.host}/x", image, "v1")
         asked: list[str] = []
 
         def lookup(host: str) -> Credentials:

@@ -10,35 +10,17 @@ import time
 
 import pytest
 
-from pyruntime.errors import Cancelled, DigestMismatch, RegistryError
+from pyruntime.errors import DigestMismatch, RegistryError
 from pyruntime.image.digest import digest_of
 from pyruntime.image.reference import parse_reference
-from pyruntime.image.registry import Credentials, HostConfig, RegistryClient, RetryPolicy
+from pyruntime.image.registry import Credentials, HostConfig, RegistryClient
 from pyruntime.image.registry.credentials import only_for
 from tests import small_images
 from tests.fault_proxy import Fault, fault_proxy
-from tests.registry_stand import PASSWORD, USER, Authority, htpasswd, registry
+from tests.registry_stand import PASSWORD, QUICK, USER, Authority, htpasswd, put, registry
 
 pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("default::ResourceWarning")]
-QUICK = RetryPolicy(attempts=4, base_s=0.02, cap_s=0.1)
 SIZE = 3 << 20
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    with registry(tmp_path_factory.mktemp("plain")) as made:
-        yield made
-
-
-@pytest.fixture
-def proxy(plain):
-    with fault_proxy(plain.host) as made:
-        yield made
-
-
-@pytest.fixture
-def client():
-    return RegistryClient(HostConfig(certs_folders=()), policy=QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +29,6 @@ def content(plain):
     data = os.urandom(SIZE)
     put(RegistryClient(policy=QUICK), f"{plain.host}/x", data)
     return data
-
-
-def put(client: RegistryClient, name: str, data: bytes) -> None:
-    with tempfile.TemporaryFile() as file:
-        file.write(data)
-        file.flush()
-        client.upload_blob(name, digest_of(data), file.fileno(), len(data))
 
 
 def fetch(client: RegistryClient, proxy, data: bytes, offset: int = 0) -> bytes:
@@ -324,45 +299,3 @@ def test_the_state_of_an_upload_is_used_as_given(proxy, client) -> None:
     begun = [request for request in proxy.seen if request.method == "PUT"]
     assert "_state=" in begun[0].path
     assert "&digest=sha256" in begun[0].path
-
-
-# ---- cancel ----
-@pytest.mark.parametrize("where", ["headers", "body"])
-def test_a_cancelled_call_ends_at_once(proxy, client, content, where) -> None:
-    cancel, gate = threading.Event(), threading.Event()
-    proxy.faults.append(Fault("GET", "/blobs/", gate=gate) if where == "headers" else Fault("GET", "/blobs/", slow_s=1.0))
-    ended = threading.Event()
-
-    def call() -> None:
-        with client.operation(cancel) as own, pytest.raises(Cancelled):
-            list(own.blob(f"{proxy.host}/x", digest_of(content), SIZE))
-        ended.set()
-
-    caller = threading.Thread(target=call)
-    caller.start()
-    try:
-        while not proxy.count("GET", "/blobs/"):
-            time.sleep(0.01)
-        time.sleep(0.2)
-        assert not ended.is_set()
-        cancel.set()
-        assert ended.wait(20)  # the answer has far more to come
-    finally:
-        gate.set()
-        cancel.set()
-        caller.join()
-    # the client itself goes on
-    assert fetch(client, proxy, content) == content
-
-
-def test_a_cancelled_upload_is_taken_back(plain, proxy, client, monkeypatch) -> None:
-    monkeypatch.setattr("pyruntime.image.registry.upload.PIECE_BYTES", 1 << 20)
-    cancel, data = threading.Event(), os.urandom(6 << 20)
-    with tempfile.TemporaryFile() as file, client.operation(cancel) as own:
-        file.write(data)
-        file.flush()
-        with pytest.raises(Cancelled):
-            own.upload_blob(f"{proxy.host}/up", digest_of(data), file.fileno(), len(data),
-                            sent=lambda at: cancel.set() if at > 3 << 20 else None)
-    assert [request.method for request in proxy.seen][-1] == "DELETE"
-    assert plain.get(f"/v2/up/blobs/{digest_of(data)}")[0] == 404

@@ -13,8 +13,7 @@ import pytest
 from pyruntime.errors import RegistryError
 from pyruntime.image.digest import digest_of
 from pyruntime.image.registry import HostConfig, RegistryClient, RetryPolicy, from_environment
-from tests.image.test_registry import put
-from tests.registry_stand import Authority, registry
+from tests.registry_stand import Authority, put, registry
 
 pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("default::ResourceWarning")]
 QUICK = RetryPolicy(attempts=2, base_s=0.02, cap_s=0.1)

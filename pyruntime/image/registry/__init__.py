@@ -2,6 +2,7 @@
 
     reference -> hosts.py (mirrors, origin, certificates, proxy) -> site.py (one endpoint)
                    site.call: auth.py puts Authorization on, exchange.py tries again and follows redirects, http.py sends
+                   through connections of connect.py
     client.py    the protocol's rows; download.py and upload.py go on where a connection broke; referrers.py lists
 
 What holds: credentials reach the host they are for and the token server it names, nothing else, and are in no text;

@@ -63,7 +63,7 @@ class Authorizer:
 
     def header(self, operation: Operation, scopes: tuple[str, ...]) -> str:
         """The value of Authorization for a request of these scopes, "" before the registry has asked for one."""
-        with self._lock:
+        with operation.holding(self._lock):
             return self._header(operation, scopes)
 
     def challenged(self, answer: Answer, scopes: tuple[str, ...], sent: str) -> bool:
@@ -71,7 +71,7 @@ class Authorizer:
         challenge = choose(parse_challenges(answer.headers.getlist("WWW-Authenticate")))
         if challenge is None:
             return False
-        with self._lock:
+        with answer.operation.holding(self._lock):
             if challenge.scheme == "basic":
                 self._challenge = challenge
                 return not sent and bool(self._known().username)

@@ -4,7 +4,8 @@ No retry, no redirect, no authentication here: those are rules of registries (ex
 comes out as one of a few RegistryErrors, of which `Transient` is worth another try.
 
 An `Operation` is what one caller does, in as many threads as it likes. Cancelling it shuts the sockets its threads
-are waiting on; a thread that finds its connection broken asks the operation why.
+are waiting on; a thread that finds its connection broken asks the operation why. Until there is a connection, connect.py
+asks it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import ssl
 import threading
 from contextlib import contextmanager, suppress
-from socket import SHUT_RDWR, socket
+from socket import AF_INET, SHUT_RDWR, SOCK_STREAM, fromfd, gaierror, socket
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from pyruntime.errors import Cancelled, RegistryError, UsageError
+from pyruntime.image.registry.connect import reach
 from pyruntime.version import VERSION
 
 if TYPE_CHECKING:
@@ -57,7 +59,8 @@ class Operation:
 
     def __init__(self, cancel: threading.Event | None = None) -> None:
         self.cancel = cancel or threading.Event()
-        self._busy: dict[int, HTTPConnection] = {}
+        self._busy: dict[int, socket] = {}  # by thread: a descriptor of our own for the connection it waits on
+        self._lock = threading.Lock()
 
     def check(self) -> None:
         """Raises Cancelled when the caller wants no more."""
@@ -69,14 +72,32 @@ class Operation:
         if self.cancel.wait(seconds):
             raise Cancelled(GIVEN_UP)
 
-    def busy(self, connection: HTTPConnection) -> None:
-        """This thread waits on the connection from now on."""
-        self._busy[threading.get_ident()] = connection
+    @contextmanager
+    def holding(self, lock: threading.Lock) -> Iterator[None]:
+        """Inside, the lock is held; raises Cancelled while it waits for whoever has it."""
+        while not lock.acquire(timeout=WATCH_S):
+            self.check()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def busy(self, found: socket) -> None:
+        """This thread waits on the connection from now on, until `idle`.
+
+        What is kept is a duplicate: urllib3 hands its sockets to TLS, to answers and to the next connection.
+        """
+        self.idle(thread := threading.get_ident())
+        guard = fromfd(found.fileno(), AF_INET, SOCK_STREAM)
+        with self._lock:
+            self._busy[thread] = guard
         self.check()
 
-    def idle(self) -> None:
-        """This thread is done with its connection, which others may get."""
-        self._busy.pop(threading.get_ident(), None)
+    def idle(self, thread: int) -> None:
+        """The thread is done with its connection, which others may get."""
+        with self._lock:
+            if guard := self._busy.pop(thread, None):
+                guard.close()
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -93,12 +114,10 @@ class Operation:
     def _watch(self, done: threading.Event) -> None:
         while not done.wait(WATCH_S):
             if self.cancel.is_set():
-                for connection in list(self._busy.values()):
-                    found = connection.sock
-                    if found is not None:
-                        # The plain call: SSLSocket's own would let the reader go on with undecrypted bytes.
+                with self._lock:
+                    for guard in self._busy.values():
                         with suppress(OSError):
-                            socket.shutdown(found, SHUT_RDWR)
+                            guard.shutdown(SHUT_RDWR)
 
 
 class _Local(threading.local):
@@ -119,6 +138,7 @@ class Http:
              body: bytes | Readable | None = None) -> Answer:
         """The answer with its body unread; close it. Raises Transient, NoTls, RegistryError and Cancelled."""
         operation.check()
+        thread = threading.get_ident()
         self._local.operation = operation
         try:
             response = self._pool(url).urlopen(
@@ -127,11 +147,11 @@ class Http:
                 timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
             )
         except (failures.HTTPError, OSError, ValueError) as error:
-            operation.idle()
+            operation.idle(thread)
             operation.check()
             raise translate(error, url) from error
         except BaseException:
-            operation.idle()
+            operation.idle(thread)
             raise
         finally:
             self._local.operation = None
@@ -168,7 +188,8 @@ class Answer:
     """A response. Closing it gives the connection back when the body was read, and drops it otherwise."""
 
     def __init__(self, operation: Operation, url: str, response: urllib3.BaseHTTPResponse, *, empty: bool) -> None:
-        self._operation, self.url, self._response = operation, url, response
+        self.operation, self.url, self._response = operation, url, response
+        self._thread = threading.get_ident()
         self.status = response.status
         self.headers = response.headers
         self.begun = self.ended = empty  # whether the body was touched, and read to its end
@@ -186,7 +207,7 @@ class Answer:
                 self._response.read(16385, decode_content=False)
                 self.ended = True
         self._response.release_conn() if self.ended else self._response.close()
-        self._operation.idle()
+        self.operation.idle(self._thread)
 
     @property
     def length(self) -> int:
@@ -201,9 +222,9 @@ class Answer:
             try:
                 data = self._response.read(size, decode_content=False)
             except (failures.HTTPError, OSError, ValueError) as error:
-                self._operation.check()
+                self.operation.check()
                 raise translate(error, self.url) from error
-            self._operation.check()
+            self.operation.check()
             if not data:
                 self.ended = True
                 return
@@ -270,19 +291,45 @@ def translate(error: Exception, url: str) -> RegistryError:
     return RegistryError(f"cannot ask {host}: {cause[:200]}", value=host)
 
 
+def _reach(connection: HTTPConnection, operation: Operation | None) -> socket:
+    """What a connection of urllib3 calls for its socket: one that the operation's end does not wait for."""
+    try:
+        made = reach(connection._dns_host, connection.port, CONNECT_TIMEOUT_S, connection.socket_options or (),  # noqa: SLF001
+                     operation.check if operation else lambda: None)
+    except gaierror as error:
+        raise failures.NameResolutionError(connection.host, connection, error) from error
+    except TimeoutError as error:
+        raise failures.ConnectTimeoutError(connection, f"no connection to {connection.host}") from error
+    except OSError as error:
+        raise failures.NewConnectionError(connection, f"cannot connect: {error}") from error
+    if operation is not None:
+        try:
+            operation.busy(made)
+        except BaseException:
+            made.close()
+            raise
+    return made
+
+
 def _pool_classes(local: _Local) -> dict[str, type[HTTPConnectionPool]]:
     """urllib3's pools with connections that tell their thread's operation when it begins to wait on them."""
 
     class Plain(HTTPConnection):
+        def _new_conn(self) -> socket:
+            return _reach(self, local.operation)
+
         def putrequest(self, *args: Any, **more: Any) -> None:
-            if local.operation is not None:
-                local.operation.busy(self)
+            if local.operation is not None and self.sock is not None:
+                local.operation.busy(self.sock)
             super().putrequest(*args, **more)
 
     class Tls(HTTPSConnection):
+        def _new_conn(self) -> socket:
+            return _reach(self, local.operation)
+
         def putrequest(self, *args: Any, **more: Any) -> None:
-            if local.operation is not None:
-                local.operation.busy(self)
+            if local.operation is not None and self.sock is not None:
+                local.operation.busy(self.sock)
             super().putrequest(*args, **more)
 
         def connect(self) -> None:

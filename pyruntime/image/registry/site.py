@@ -88,7 +88,7 @@ class Site:
 
     def _settle(self, operation: Operation) -> None:
         """Finds out, once, whether a host that may be asked in the clear has to be."""
-        with self._lock:
+        with operation.holding(self._lock):
             if self._settled:
                 return
             try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 SINGLE_MAX_BYTES = 4 << 20  # up to here one PUT is cheaper than to be able to go on
 PIECE_BYTES = 64 << 20
+TAKE_BACK_S = 2.0  # what a registry that does not answer has when an upload is given up
 LOST_COUNT = frozenset({"BLOB_UPLOAD_INVALID", "RANGE_INVALID", "SIZE_INVALID", "DIGEST_INVALID"})  # after a break
 _RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
 
@@ -177,9 +179,13 @@ class Upload:
         """Takes an upload back; "" is none."""
         if not location:
             return
-        # an operation of its own: the caller's may be cancelled
-        with suppress(RegistryError, Cancelled, OSError):
-            self.site.call(Operation(), "DELETE", location, scopes=self.scopes, retry=False).close()
+        operation = Operation()  # of its own: the caller's may be cancelled
+        timer = threading.Timer(TAKE_BACK_S, operation.cancel.set)
+        timer.daemon = True
+        timer.start()
+        with suppress(RegistryError, Cancelled, OSError), operation.watched():
+            self.site.call(operation, "DELETE", location, scopes=self.scopes, retry=False).close()
+        timer.cancel()
 
     def _call(self, method: str, target: str, headers: dict[str, str], span: tuple[int, int] | None = None) -> Answer:
         """One call; only those without content are tried again as they are."""
