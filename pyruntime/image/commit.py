@@ -17,6 +17,7 @@ from pyruntime.image.changes import apply_changes
 from pyruntime.image.diff import tree_layer, upper_layer
 from pyruntime.image.digest import chain_ids
 from pyruntime.image.importing import config_document, descriptor, dump, now
+from pyruntime.image.packing import gzip_packer
 from pyruntime.image.platform import host_platform
 from pyruntime.image.store import NewLayer
 from pyruntime.image.unpack import LayerUnpack, overlay_mode
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from pyruntime.image.core import Image
     from pyruntime.image.reference import Reference
     from pyruntime.image.store import Store
-
-LEVEL = 1  # of gzip: a commit is waited for
 
 
 class Words(Record):
@@ -100,7 +99,7 @@ def _take_in(store: Store, lease: Lease, pieces: Iterable[bytes], known: list[An
     """(the layer, digest and size of its blob): compressed, stored and unpacked as the bytes pass."""
     path = store.stage_layer(lease)
     lowers = [layer.path for layer in reversed(known)]
-    packer = _packer()
+    packer = gzip_packer()
     with store.new_blob(lease) as blob, LayerUnpack(path, mode=overlay_mode(), lowers=lowers) as unpack:
         for piece in pieces:
             unpack.write(piece)
@@ -111,15 +110,6 @@ def _take_in(store: Store, lease: Lease, pieces: Iterable[bytes], known: list[An
     chain_id = chain_ids([*(layer.diff_id for layer in known), result.diff_id])[-1]
     there = store.layer(chain_id, lease)
     return NewLayer(chain_id, result.diff_id, None if there else path, result.size), digest, size
-
-
-def _packer() -> Any:
-    """A gzip compressor whose header has no time: the same layer gives the same blob."""
-    try:
-        from isal import isal_zlib as zlib
-    except ImportError:
-        import zlib  # type: ignore[no-redef]
-    return zlib.compressobj(LEVEL, zlib.DEFLATED, 31)
 
 
 def _document(base: Image | None, inner: dict[str, Any], diff_ids: list[str], words: Words) -> dict[str, Any]:

@@ -1,9 +1,11 @@
-"""Push: an image of the store to a registry, byte for byte as it is kept.
+"""Push: an image of the store to a registry, byte for byte as a registry or a layout gave it.
 
     name -> index or manifest with all it names -> each blob, five at a time: there already? mounted? uploaded
          -> manifests, children of an index first, the last one under the tag
 
-An index goes out when all of its manifests are here; what was pulled for one platform goes out as that manifest.
+An index goes out when all of its manifests are here; what was pulled for one platform goes out as that manifest. An
+image of docker's archives or of an import has no manifest but the one made here: its plain layers are gzipped
+(packing.py), and it has both manifests from then on.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from pyruntime.errors import ImageError, ImageNotFound, InvalidReference, StoreE
 from pyruntime.image.config import parse_config
 from pyruntime.image.digest import short
 from pyruntime.image.jobs import side_by_side
-from pyruntime.image.media import INDEX_DEPTH_MAX, Index, parse_manifest
+from pyruntime.image.media import INDEX_DEPTH_MAX, Index, Manifest, parse_manifest
+from pyruntime.image.packing import is_plain, packed
 from pyruntime.image.platform import rank
 from pyruntime.image.progress import Progress, Reporter
 from pyruntime.image.store import NewLayer
@@ -26,7 +29,7 @@ from pyruntime.record import Record
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pyruntime.image.media import Descriptor, Manifest
+    from pyruntime.image.media import Descriptor
     from pyruntime.image.platform import Platform
     from pyruntime.image.reference import Reference
     from pyruntime.image.registry import RegistryClient
@@ -78,7 +81,7 @@ class Push:
             raise ImageNotFound(f"An image does not exist locally with the tag: {reference.familiar_name}",
                                 value=reference.familiar, hint="pull, build or tag it first") from None
         self.report.say("", f"The push refers to repository [{name}]")
-        documents = self._documents(image, platform)
+        documents = self._packed(self._documents(image, platform), image)
         blobs = self._blobs(documents, image, foreign=foreign)
         sources = self._sources()
         for label, _ in blobs.values():
@@ -97,7 +100,7 @@ class Push:
                     client.put_manifest(name, document.digest, document.raw, document.media_type)
             root = documents[-1]
             client.put_manifest(name, reference.tag, root.raw, root.media_type)
-        self._remember(image, root.digest)
+        self._remember(image, root)
         self.report.say("", f"{reference.tag}: digest: {root.digest} size: {len(root.raw)}")
         return Pushed(reference.tag, root.digest, len(root.raw))
 
@@ -117,6 +120,18 @@ class Push:
             except StoreError as error:
                 missing = error
         raise missing or StoreError(f"image {self.reference.familiar} has no manifest", value=image.id)
+
+    def _packed(self, documents: list[Manifest | Index], image: Image) -> list[Manifest | Index]:
+        """The same, with plain layers gzipped where no registry knows the manifest."""
+        root = documents[-1]
+        known = {reference.digest for reference in image.repo_digests}
+        if isinstance(root, Index) or root.digest in known or not is_plain(root):
+            return documents
+
+        def tell(layer: Descriptor, at: int) -> None:
+            self.report.count(short(layer.digest), "Compressing", at, layer.size)
+
+        return [packed(self.store, self.lease, root, tell=tell, cancel=self.cancel, stop=self.stop)]
 
     def _tree(self, digest: str, depth: int) -> Iterator[Manifest | Index]:
         """What a digest names and all below it, children first. Raises StoreError when some of it is not here."""
@@ -196,8 +211,10 @@ class Push:
             os.close(fd)
         say(f"Mounted from {source.partition('/')[2]}" if source else "Pushed")
 
-    def _remember(self, image: Image, digest: str) -> None:
+    def _remember(self, image: Image, root: Manifest | Index) -> None:
         """The image is known by this digest in the repository from now on."""
+        digest = root.digest
+        own = digest if isinstance(root, Manifest) and root.config.digest == image.id else image.manifest_digests[0]
         layers = [NewLayer(chain, diff, None, 0) for chain, diff in zip(image.chain_ids, image.config.diff_ids)]
-        self.store.commit_image(self.lease, self.reference.with_digest(digest), image.manifest_digests[0], layers,
+        self.store.commit_image(self.lease, self.reference.with_digest(digest), own, layers,
                                 target_digest=digest)

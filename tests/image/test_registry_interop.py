@@ -9,7 +9,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
 import tarfile
 import uuid
 from pathlib import Path
@@ -17,15 +16,15 @@ from pathlib import Path
 import pytest
 
 from conformance.callers.stand import Missing, Stand
+from pyruntime.image.archive_load import load_archive
+from pyruntime.image.importing import import_rootfs
 from pyruntime.image.platform import Platform
 from pyruntime.image.pull import pull
 from pyruntime.image.push import push
 from pyruntime.image.reference import parse_reference
-from pyruntime.image.registry import HostConfig, RegistryClient
 from pyruntime.image.store import Store
 from tests import small_images
-from tests.image.test_pull import upload
-from tests.registry_stand import registry
+from tests.registry_stand import upload
 
 pytestmark = [
     pytest.mark.system,
@@ -37,44 +36,8 @@ INSECURE = ("--src-tls-verify=false", "--dest-tls-verify=false")
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    with registry(tmp_path_factory.mktemp("plain")) as made:
-        yield made
-
-
-@pytest.fixture
-def client():
-    return RegistryClient(HostConfig(certs_folders=()))
-
-
-@pytest.fixture
-def store(tmp_path):
-    with Store(str(tmp_path / "store")) as made:
-        yield made
-        assert made.verify() == []
-
-
-@pytest.fixture(scope="module")
 def busybox():
     return small_images.image([small_images.busybox_layer(), {"etc/hostname": b"box\n", "tmp/.wh.gone": b""}])
-
-
-@pytest.fixture
-def skopeo(tmp_path):
-    """`skopeo copy` with policy and folders of its own; gives its output."""
-    program = shutil.which("skopeo")
-    if program is None:
-        pytest.skip("needs skopeo (Debian: skopeo)")
-    (tmp_path / "policy.json").write_text('{"default":[{"type":"insecureAcceptAnything"}]}')
-    environment = {**os.environ, "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path), "TMPDIR": str(tmp_path)}
-
-    def call(*words: str) -> str:
-        done = subprocess.run([program, "--policy", str(tmp_path / "policy.json"), *words], env=environment, timeout=120,
-                              capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return call
 
 
 def tree_of(store: Store, reference: str) -> dict[str, str]:
@@ -106,6 +69,25 @@ def test_skopeo_reads_what_we_push(plain, store, client, busybox, skopeo, tmp_pa
     seen = json.loads(skopeo("inspect", "--tls-verify=false", f"docker://{plain.host}/by/us:v2"))
     assert seen["Digest"] == busybox.digest
     assert seen["Layers"] == list(busybox.layers)
+
+
+def test_an_import_that_we_push(plain, store, client, skopeo, tmp_path) -> None:
+    """Its layer is compressed on its way; skopeo checks digest and DiffID and finds the tar that came in."""
+    name = f"{plain.host}/by/import:v1"
+    raw = gzip.decompress(small_images.layer(small_images.busybox_layer())[0])
+    image = import_rootfs(store, io.BytesIO(raw).read, reference=parse_reference(name))
+    pushed = push(store, client, parse_reference(name))
+    seen = skopeo("inspect", "--tls-verify=false", "--raw", f"docker://{name}")
+    assert small_images.digest_of(seen.encode()) == pushed.digest
+    assert [layer["mediaType"] for layer in json.loads(seen)["layers"]] == [small_images.LAYER]
+    skopeo("copy", *INSECURE[:1], f"docker://{name}", f"docker-archive:{tmp_path}/theirs.tar:x:1")
+    with (tmp_path / "theirs.tar").open("rb") as file:
+        (loaded,) = load_archive(store, file.read)
+    assert loaded.image.id == image.id
+    assert store.read_blob(image.config.diff_ids[0]) == raw
+    # what skopeo archived is another one's form of the same: pushed again, the registry has all of it
+    store.tag(name, parse_reference(f"{plain.host}/by/import:v2"))
+    assert push(store, client, parse_reference(f"{plain.host}/by/import:v2")).digest == pushed.digest
 
 
 def plain_layout(folder: Path, made: small_images.Made) -> None:
@@ -198,6 +180,24 @@ def test_docker_pulls_what_we_push(plain, store, client, busybox, docker) -> Non
     assert f"Digest: {busybox.digest}" in said
     assert docker("image", "inspect", "-f", "{{.Id}}", str(target)) == busybox.config_digest
     assert json.loads(docker("image", "inspect", "-f", "{{json .RootFS.Layers}}", str(target))) == list(busybox.diff_ids)
+
+
+def test_docker_pulls_an_archive_of_its_own_that_we_push(plain, store, client, docker) -> None:
+    """`docker save` writes plain layers; after our push docker has its image again, under the ID it gave it."""
+    raw = gzip.decompress(small_images.layer(small_images.busybox_layer())[0])
+    docker("import", "-c", "CMD [\"/bin/busybox\"]", "-", "made:1", stdin=raw)
+    own = docker("image", "inspect", "-f", "{{.Id}}", "made:1")
+    docker("save", "-o", "/run/made.tar", "made:1")
+    with docker.stand.path("/run/made.tar").open("rb") as file:
+        load_archive(store, file.read)
+    docker("rmi", "made:1")
+    target = parse_reference(f"{plain.host}/archived:v1")
+    store.tag("made:1", target)
+    pushed = push(store, client, target)
+    assert f"Digest: {pushed.digest}" in docker("pull", str(target))
+    assert docker("image", "inspect", "-f", "{{.Id}}", str(target)) == own
+    _, manifest = plain.get("/v2/archived/manifests/v1", Accept=small_images.MANIFEST)
+    assert [layer["mediaType"] for layer in json.loads(manifest)["layers"]] == [small_images.LAYER]
 
 
 def test_we_pull_what_docker_pushes(plain, store, client, docker) -> None:
