@@ -1,8 +1,9 @@
 """Runs the validation programs of opencontainers/runtime-tools and reads their TAP.
 
 The programs are built elsewhere (README.md says how) and given as a directory. RUNTIME names the runtime; each program
-makes its bundles below TMPDIR and is ended after a minute. Nothing in this file knows a single program: what is known
-of their failures stands in validation.toml, judged by the specification.
+makes its bundles below TMPDIR and is ended after a minute. A program that fails is run again several times, for every
+runtime alike, for some of them are races: each runtime is judged by its best run. Nothing in this file knows a single
+program: what is known of their failures stands in validation.toml, judged by the specification.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import signal
 import subprocess
 import tempfile
 import tomllib
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +32,30 @@ class Result(NamedTuple):
     passed: int
     skipped: int
     failures: tuple[str, ...]
+
+
+class Rounds(NamedTuple):
+    """All runs of one program on one runtime; at least one."""
+
+    results: tuple[Result, ...]
+
+    @property
+    def best(self) -> Result:
+        """The run with the fewest failures, and of those the one with the most checks."""
+        return min(self.results, key=lambda result: (len(result.failures), -result.passed))
+
+    @property
+    def whole(self) -> int:
+        """How many of the runs passed."""
+        return sum(not result.failures for result in self.results)
+
+
+class Explained(NamedTuple):
+    """A failure, in how many of the runs it came, and why it is none of the runtime's: "" when nothing explains it."""
+
+    failure: str
+    runs: int
+    why: str
 
 
 class Note(NamedTuple):
@@ -68,6 +95,16 @@ def run(program: Path, runtime: str, folder: Path) -> Result:
     return read_tap(program.stem, out, err, call.returncode)
 
 
+def compare(program: Path, runtimes: Sequence[str], folder: Path, rounds: int) -> list[Rounds]:
+    """One run on each runtime, and `rounds` of them on each, by turns, when it fails on any."""
+    found = [[run(program, runtime, folder)] for runtime in runtimes]
+    if any(results[0].failures for results in found):
+        for _ in range(rounds - 1):
+            for runtime, results in zip(runtimes, found, strict=True):
+                results.append(run(program, runtime, folder))
+    return [Rounds(tuple(results)) for results in found]
+
+
 def _clean_up(wrapper: Path, temporary: Path) -> None:
     """Some programs leave their containers behind, whatever the runtime."""
     state = temporary / "state"
@@ -94,10 +131,12 @@ def notes(path: Path = NOTES) -> list[Note]:
     return [Note(**entry) for entry in tomllib.loads(path.read_text())["failure"]]
 
 
-def explain(result: Result, known: list[Note]) -> list[tuple[str, str]]:
-    """(failure, why) for each failure; an empty why when nothing explains it."""
+def explain(rounds: Rounds, known: list[Note]) -> list[Explained]:
+    """Every failure that any of the runs had, in the order in which they came."""
+    seen = Counter(failure for result in rounds.results for failure in dict.fromkeys(result.failures))
+    name = rounds.best.program
     explained = []
-    for failure in result.failures:
-        why = [note.why for note in known if re.fullmatch(note.program, result.program) and re.search(note.check, failure)]
-        explained.append((failure, why[0] if why else ""))
+    for failure, runs in seen.items():
+        why = [note.why for note in known if re.fullmatch(note.program, name) and re.search(note.check, failure)]
+        explained.append(Explained(failure, runs, why[0] if why else ""))
     return explained

@@ -82,11 +82,31 @@ def test_tap(out, code, passed, skipped, failures):
     assert result == oci_validation.Result("name", passed, skipped, failures)
 
 
+def result_of(*failures, passed=0):
+    return oci_validation.Result("name", passed, 0, failures)
+
+
 def test_a_failure_without_a_note_is_not_explained():
     known = [oci_validation.Note("na.*", "b+", "because")]
-    result = oci_validation.Result("name", 0, 0, ("bb", "c"))
-    assert oci_validation.explain(result, known) == [("bb", "because"), ("c", "")]
+    rounds = oci_validation.Rounds((result_of("bb", "bb", "c"), result_of("bb")))
+    assert oci_validation.explain(rounds, known) == [("bb", 2, "because"), ("c", 1, "")]
     assert all(note.why for note in oci_validation.notes())
+
+
+def test_the_best_run_counts():
+    rounds = oci_validation.Rounds((result_of("b", "c"), result_of("b", passed=1), result_of("b", passed=2)))
+    assert (rounds.best, rounds.whole) == (result_of("b", passed=2), 0)
+    rounds = oci_validation.Rounds((result_of("b", passed=9), result_of(passed=1)))
+    assert (rounds.best, rounds.whole) == (result_of(passed=1), 1)
+
+
+def test_a_program_that_passes_elsewhere_alone_is_told(capsys):
+    ours, theirs = (oci_validation.Rounds((result_of("b"), result_of(*more))) for more in (("b",), ()))
+    for runs, failed in ((ours, 0), (theirs, 1)):
+        tap = report.Tap()
+        tap.validated(report.Validated(ours, oci_validation.explain(ours, [oci_validation.Note("name", "b", "why")]), runs))
+        assert tap.failed == failed
+    assert "it passes with the other runtime" in capsys.readouterr().out
 
 
 def test_programs_are_run_and_their_containers_removed(tmp_path):
@@ -103,3 +123,15 @@ def test_programs_are_run_and_their_containers_removed(tmp_path):
     assert not os.path.exists((folder / "where").read_text().strip())
     with pytest.raises(FileNotFoundError, match="no built validation programs"):
         oci_validation.programs(tmp_path)
+
+
+def test_a_program_that_fails_is_run_again_on_every_runtime(tmp_path):
+    """One that fails with one of two runtimes; and one that passes runs once."""
+    one = tmp_path / "one.t"
+    one.write_text('#!/bin/sh\necho x >>"$PWD/runs"\n$RUNTIME && echo "ok 1 - a" || echo "not ok 1 - a"\n')
+    one.chmod(0o755)
+    good, bad = oci_validation.compare(one, ["/bin/true", "/bin/false"], tmp_path, 3)
+    assert ([len(good.results), good.whole], [len(bad.results), bad.whole]) == ([3, 3], [3, 0])
+    (only,) = oci_validation.compare(one, ["/bin/true"], tmp_path, 3)
+    assert (len(only.results), only.whole) == (1, 1)
+    assert (tmp_path / "runs").read_text().count("x") == 7
