@@ -1,8 +1,8 @@
 """Runs the validation programs of opencontainers/runtime-tools and reads their TAP.
 
 The programs are built elsewhere (README.md says how) and given as a directory. RUNTIME names the runtime; each program
-makes its bundles below TMPDIR and is ended after a minute. A program that fails is run again several times, for every
-runtime alike, for some of them are races: each runtime is judged by its best run. Nothing in this file knows a single
+makes its bundles below TMPDIR and is ended after a minute. A program that fails is run again several times, on
+every runtime alike, for some of them are races: each runtime is judged by its best run. Nothing in this file knows a single
 program: what is known of their failures stands in validation.toml, judged by the specification.
 """
 
@@ -95,14 +95,17 @@ def run(program: Path, runtime: str, folder: Path) -> Result:
     return read_tap(program.stem, out, err, call.returncode)
 
 
-def compare(program: Path, runtimes: Sequence[str], folder: Path, rounds: int) -> list[Rounds]:
-    """One run on each runtime, and `rounds` of them on each, by turns, when it fails on any."""
-    found = [[run(program, runtime, folder)] for runtime in runtimes]
-    if any(results[0].failures for results in found):
-        for _ in range(rounds - 1):
-            for runtime, results in zip(runtimes, found, strict=True):
-                results.append(run(program, runtime, folder))
-    return [Rounds(tuple(results)) for results in found]
+def compare(program: Path, runtimes: Sequence[str], folder: Path, rounds: int, most: int) -> list[Rounds]:
+    """Runs on each runtime, by turns: one; `rounds` when it fails on any; up to `most` while it has passed on some alone."""
+    found: list[list[Result]] = [[] for _ in runtimes]
+    while True:
+        for runtime, results in zip(runtimes, found, strict=True):
+            results.append(run(program, runtime, folder))
+        done = len(found[0])
+        passed = sum(any(not result.failures for result in results) for results in found)
+        flawless = done == 1 and passed == len(runtimes)
+        if flawless or (done >= rounds and passed in (0, len(runtimes))) or done >= max(rounds, most):
+            return [Rounds(tuple(results)) for results in found]
 
 
 def _clean_up(wrapper: Path, temporary: Path) -> None:

@@ -384,7 +384,8 @@ def _bind(out: Mounts, mount: Mount, split: Split, target: str, origin: str) -> 
         return
     recursive = bool(split.kind & MS_REC)
     handed, rest = _handed_over(out, split.propagation)
-    follow_source = "src-nofollow" not in split.other
+    # What was no symlink when it was looked at has not become one that leads elsewhere.
+    follow_source = "src-nofollow" not in split.other and "copy-symlink" not in split.other
     slot = out.open(source, origin, recursive=recursive, propagation=handed, follow=follow_source)
     here = follow = F_NO_FOLLOW | F_COVER_LINK if "dest-nofollow" in split.other else 0
     if target == "/proc":

@@ -47,11 +47,12 @@ ROWS = {
     "S51": "what is decompressed and unpacked is bounded: ratio, total, entries, depth, memory, space",
     "S52": "hostile bytes meet a confined process that runs no program and loads nothing (CVE-2026-41567)",
     "S53": "what an image says is data: its paths lie inside its root, its labels obey nobody (CVE-2022-23648, CVE-2026-53488)",
-    # what copies, builds and publishes is not served yet: whoever serves it replaces these rows' test by attacks
-    "S60": "no way to copy into or out of a container is open (CVE-2018-15664, CVE-2019-14271)",
-    "S61": "no build is run: neither contexts nor mounts of RUN are read (CVE-2024-23651..23653, CVE-2024-1753)",
+    # what copies on request, builds and publishes is not served yet: until then there is no way in, and what there is of
+    # such work in the runtime and the image store is attacked
+    "S60": "copies out of files of others follow nothing and race with nobody (CVE-2018-15664, CVE-2019-14271)",
+    "S61": "trees that are committed, exported or removed stay below their roots (CVE-2024-23651..23653, CVE-2024-1753)",
     "S62": "the API is on a unix socket of mode 0660, on TCP with certificates on both sides alone, and what it reads is bounded",
-    "S63": "no port is published and no network made (CVE-2025-54388, CVE-2025-54410)",
+    "S63": "no port is published, no network made, nothing listened on (CVE-2020-15257, CVE-2025-54388, CVE-2025-54410)",
     "S64": "secrets are in no argument, log, error or history",
     "R1": "any bytes as input: one line, a field, no traceback, nothing left",
     "R2": "create is whole or has not been",
