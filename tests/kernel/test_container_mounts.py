@@ -329,7 +329,7 @@ def test_copy_up(enter: Enter, root: Path) -> None:
 
 
 @pytest.mark.parametrize(("steps", "error"), [
-    ([Step("copy_up", "/etc")], errno.EXDEV),
+    ([Step("mount", "ramfs", "r", "/etc", (), 0, 0), Step("copy_up", "/etc")], errno.EXDEV),
     ([Step("mount", "tmpfs", "t", "/etc", (), 0, 0), Step("umask", 0), Step("copy_up", "/etc")], errno.EBADF),
     ([Step("mount", "tmpfs", "t", "/etc", ("size=4k",), 0, 0), Step("copy_up", "/etc")], errno.ENOSPC),
 ], ids=["no-tmpfs", "not-covered", "full"])
