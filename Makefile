@@ -125,7 +125,7 @@ bench: dev ## measure beside runc and crun; ARGS="--rounds 100 --peer PATH"
 	@$(PY) benchmarks/bench.py $(ARGS)
 
 .PHONY: bench-image
-bench-image: dev ## measure pull and unpack beside docker, podman, skopeo+umoci, ctr; ARGS="--rounds 5 --layers 1,6"
+bench-image: dev ## measure pull and unpack beside docker, podman, skopeo+umoci, ctr; ARGS="--rounds 5 --images 1,6,1+zstd"
 	@$(PY) benchmarks/bench_image.py $(ARGS)
 
 .PHONY: bench-vm

@@ -1,6 +1,6 @@
 """Pull and unpack beside docker, podman, skopeo with umoci, containerd's ctr, and the floor: curl | igzip -dc | tar.
 
-Usage: bench_image.py [--rounds 5] [--files 20000] [--mib 300] [--layers 1,6] [--peers a,b] [--shares N] [--json FILE]
+Usage: bench_image.py [--rounds 5] [--files 20000] [--mib 300] [--images 1,6,1+zstd] [--peers a,b] [--shares N] [--json FILE]
 
 Everybody pulls the same images from one warm registry on loopback, in turn, each from an empty store on one file
 system. The sync is a phase of its own and no part of the time: ours is inside of the pull and taken off, after the
@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--mib", type=int, default=300)
-    parser.add_argument("--layers", default="1,6")
+    parser.add_argument("--images", default="1,6,1+zstd", help="layers of each, gzip or as said")
     parser.add_argument("--peers", default=",".join(peer.name for peer in ALL))
     parser.add_argument("--shares", type=int, default=0)
     parser.add_argument("--folder", default="/var/tmp", help="on the file system that is measured")
@@ -83,19 +83,22 @@ def measure(peer: Peer) -> dict[str, float]:
         peer.finish()
 
 
-def push(registry: Registry, folder: Path, args: argparse.Namespace) -> dict[int, dict[str, Any]]:
-    """The sample in each number of layers, in the registry; what it is."""
+def push(registry: Registry, folder: Path, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """The sample in each form, in the registry; what it is."""
     paths = image_sample.pick(args.files, args.mib << 20)
-    made = {}
-    for layers in (int(word) for word in args.layers.split(",")):
-        layout = folder / f"layout{layers}"
-        made[layers] = image_sample.make(layout, paths, layers)
-        target = f"{registry.host}/bench/l{layers}:t"
+    made: dict[str, dict[str, Any]] = {}
+    for form in args.images.split(","):
+        layers, _, pack = form.partition("+")
+        pack = pack or "gzip"
+        layout = folder / "layout"
+        made[form] = {**image_sample.make(layout, paths, int(layers), pack), "pack": pack}
+        path = f"bench/{pack}{layers}"
+        target = f"{registry.host}/{path}:t"
         subprocess.run(["skopeo", "copy", "-q", "--dest-tls-verify=false", f"oci:{layout}:t", f"docker://{target}"], check=True)
         top = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
         manifest = json.loads((layout / "blobs/sha256" / top[7:]).read_text())
-        made[layers]["urls"] = tuple(f"http://{registry.host}/v2/bench/l{layers}/blobs/{row['digest']}" for row in manifest["layers"])
-        made[layers]["reference"] = target
+        made[form]["urls"] = tuple(f"http://{registry.host}/v2/{path}/blobs/{row['digest']}" for row in manifest["layers"])
+        made[form]["reference"] = target
         shutil.rmtree(layout)
     return made
 
@@ -106,14 +109,14 @@ def rounds(args: argparse.Namespace, folder: Path, kinds: list[type[Peer]], imag
     samples: dict[str, list[dict[str, float]]] = {}
     for number in range(args.rounds):
         for kind in kinds:
-            if kind.name in failed:
+            if kind.name in failed or image["pack"] not in kind.packs:
                 continue
             group = Group(f"pyruntime-bench-image-{os.getpid()}")
             if args.shares:
                 group.weigh(args.shares)
             peer = kind(folder / "peer", group, image["reference"])
             if isinstance(peer, Floor):
-                peer.layers = image["urls"]
+                peer.layers, peer.pack = image["urls"], image["pack"]
             try:
                 samples.setdefault(kind.name, []).append(measure(peer))
             except (RuntimeError, OSError, subprocess.SubprocessError) as error:
@@ -157,10 +160,10 @@ def main() -> int:
     registry = Registry(folder / "registry")
     results = {}
     try:
-        for layers, image in push(registry, folder, args).items():
-            print(f"==> {layers} layer(s): {image['files']} files, {image['tar'] >> 20} MiB of tar, {image['blobs'] >> 20} MiB of gzip")
+        for form, image in push(registry, folder, args).items():
+            print(f"==> {form} layer(s): {image['files']} files, {image['tar'] >> 20} MiB of tar, {image['blobs'] >> 20} MiB of {image['pack']}")
             samples = rounds(args, folder, kinds, image, failed)
-            results[layers] = samples
+            results[form] = samples
             print("\n".join(table(samples)), flush=True)
     finally:
         registry.stop()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.image_sample import PACKS
 from pyruntime.version import VERSION
 
 HERE = Path(__file__).resolve().parent
@@ -24,6 +25,7 @@ class Peer:
 
     name = ""
     needs: tuple[str, ...] = ()
+    packs: tuple[str, ...] = PACKS  # the compressions it takes
 
     def __init__(self, folder: Path, group: Group, reference: str) -> None:
         self.folder, self.group, self.reference = folder, group, reference
@@ -142,15 +144,17 @@ class Ours(Peer):
 
 
 class Floor(Peer):
-    """curl | igzip | tar, layers in turn, no digests, no store."""
+    """curl | igzip or zstd | tar, layers in turn, no digests, no store."""
 
     name = "floor"
-    needs = ("curl", "igzip", "tar")
+    needs = ("curl", "igzip", "zstd", "tar")
     layers: tuple[str, ...] = ()  # URLs
+    pack = "gzip"
 
     def run(self) -> float:
         """One pipe per layer."""
-        lines = [f"curl -sf {url} | igzip -dc | tar -C {self.folder} -xp --numeric-owner --xattrs -f -" for url in self.layers]
+        unpack = {"gzip": "igzip", "zstd": "zstd"}[self.pack]
+        lines = [f"curl -sf {url} | {unpack} -dc | tar -C {self.folder} -xp --numeric-owner --xattrs -f -" for url in self.layers]
         self.group.call(["sh", "-ec", "\n".join(lines)])
         return 0.0
 
@@ -159,6 +163,7 @@ class Docker(Peer):
     """dockerd with overlay2, its own containerd."""
 
     name = "docker"
+    packs = ("gzip",)  # 20.10
     needs = ("dockerd", "docker")
 
     def prepare(self) -> None:
@@ -193,6 +198,7 @@ class Skopeo(Peer):
     """skopeo copy into a layout, umoci unpack of it."""
 
     name = "skopeo+umoci"
+    packs = ("gzip",)  # umoci 0.4.7
     needs = ("skopeo", "umoci")
 
     def run(self) -> float:
