@@ -121,7 +121,7 @@ def boolean(filters: dict[str, list[str]], key: str) -> bool | None:
     words = {"1": True, "true": True, "t": True, "0": False, "false": False, "f": False}
     found = {words.get(value.lower()) for value in values}
     if len(found) != 1 or None in found:
-        raise EngineError(f"invalid filter '{key}={values}'", status=400)
+        raise EngineError(f"invalid filter '{key}=[{' '.join(values)}]'", status=400)
     return found.pop()
 
 

@@ -185,5 +185,5 @@ def _wanted(row: dict[str, Any], filters: dict[str, list[str]]) -> bool:
     try:
         stars = max(map(int, filters.get("stars", ["0"])))
     except ValueError:
-        raise EngineError(f"invalid filter 'stars={filters['stars']}'", status=400) from None
+        raise EngineError(f"invalid filter 'stars=[{' '.join(filters['stars'])}]'", status=400) from None
     return int(row.get("star_count", 0)) >= stars

@@ -131,7 +131,7 @@ def push(engine: Engine, name: str, label: str, platform: str, header: str, tell
     if reference.digest:
         raise EngineError("cannot push a digest reference", status=400)
     wanted = platform_of(platform)
-    references = [reference] if reference.tag else _tags_here(engine, reference)
+    references = [reference] if reference.tag else _tags_here(engine, reference, tell)
     with denied(reference.name), client_for(engine, reference.domain, header) as client:
         for one in references:
             pushed = engine.transfers.push(engine.store, client, one, platform=wanted, progress=Lines(tell), cancel=gone,
@@ -140,10 +140,11 @@ def push(engine: Engine, name: str, label: str, platform: str, header: str, tell
             engine.events.emit("image", "push", one.familiar, {"name": one.familiar_name})
 
 
-def _tags_here(engine: Engine, reference: Reference) -> list[Reference]:
+def _tags_here(engine: Engine, reference: Reference, tell: Tell) -> list[Reference]:
     """All tags of a name. Raises ImageNotFound when there is none."""
     found = [name for image in engine.store.images() for name in image.tags if name.name == reference.name]
     if not found:
+        tell({"status": f"The push refers to repository [{reference.name}]"})
         raise ImageNotFound(f"An image does not exist locally with the tag: {reference.familiar_name}",
                             value=reference.familiar, hint="pull or tag it first")  # fmt: skip
     return sorted(found)

@@ -161,7 +161,7 @@ def _pax_records(data: bytes) -> dict[str, str]:
         record = data[len(digits) + 1 : length]
         key, equals, value = record[:-1].partition(b"=")
         if not equals or record[-1:] != b"\n":
-            raise _bad("has a PAX record that is none")
+            raise _bad("has a PAX record that is not `key=value`")
         found[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
         data = data[length:]
     return found
@@ -173,7 +173,7 @@ def _number(field: bytes) -> int:
         return int.from_bytes(bytes((field[0] & 0x7F,)) + field[1:], "big") if field[0] != 0xFF else -1
     text = field.split(b"\0", 1)[0].strip()
     if text and not all(48 <= digit < 56 for digit in text):
-        raise _bad("is no tar archive, or damaged: a number of a header is none")
+        raise _bad("is no tar archive, or damaged: a number of a header cannot be read")
     return int(text or b"0", 8)
 
 

@@ -75,12 +75,12 @@ class Push:
     def run(self, platform: Platform | None, uploads: int, *, foreign: bool) -> Pushed:
         """All of it."""
         reference, name = self.reference, self.reference.name
+        self.report.say("", f"The push refers to repository [{name}]")
         try:
             image = self.store.find(str(reference))
         except ImageNotFound:
             raise ImageNotFound(f"An image does not exist locally with the tag: {reference.familiar_name}",
                                 value=reference.familiar, hint="pull, build or tag it first") from None
-        self.report.say("", f"The push refers to repository [{name}]")
         documents = self._packed(self._documents(image, platform), image)
         blobs = self._blobs(documents, image, foreign=foreign)
         sources = self._sources()

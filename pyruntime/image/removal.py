@@ -197,7 +197,7 @@ def _boolean(key: str, values: Collection[str], *, default: bool) -> bool:
     if not found:
         return default
     if None in found or len(found) > 1:
-        raise InvalidReference(f"invalid filter '{key}={', '.join(values)}'", value=key, hint="write true or false")
+        raise InvalidReference(f"invalid filter '{key}=[{' '.join(values)}]'", value=key, hint="write true or false")
     return found == {True}
 
 

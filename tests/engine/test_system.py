@@ -52,6 +52,7 @@ def test_events_end_and_refuse(tool, words, message):
     (("inspect", "x"), "Error: No such object: x"),
     (("logs", "x"), "No such container: x"),
     (("rm", "x"), "No such container: x"),
+    (("commit", "x"), "No such container: x"),
     (("volume", "inspect", "x"), "no such volume"),
     (("volume", "rm", "-f", "x"), ""),
     (("network", "inspect", "x"), "network"),

@@ -94,7 +94,10 @@ def test_tag_push_and_what_the_registry_has(tool, hub):
     assert hub.get(f"/v2/to/{tool.name}/manifests/latest", Accept=made.media_type)[0] == 404
     tool("push", "-a", target)
     assert hub.get(f"/v2/to/{tool.name}/manifests/latest", Accept=made.media_type) == (200, made.manifest)
-    assert f"An image does not exist locally with the tag: {target}none" in tool.fails("push", f"{target}none:1")
+    for words in (("push", f"{target}none:1"), ("push", "-a", f"{target}none")):
+        code, out, error = tool.both(*words)
+        assert (code, out) == (1, f"The push refers to repository [{target}none]\n")
+        assert error == f"An image does not exist locally with the tag: {target}none\n"
 
 
 @pytest.mark.parametrize(("words", "message"), [
@@ -107,6 +110,9 @@ def test_tag_push_and_what_the_registry_has(tool, hub):
     (("save", "nope", "-o", "x.tar"), "No such image: nope"),
     (("images", "--filter", "bogus=1"), "invalid filter 'bogus'"),
     (("image", "prune", "-f", "--filter", "bogus=1"), "invalid filter 'bogus'"),
+    (("images", "--filter", "dangling=maybe"), "invalid filter 'dangling=[maybe]'"),
+    (("image", "prune", "-f", "--filter", "dangling=maybe"), "invalid filter 'dangling=[maybe]'"),
+    (("pull", "127.0.0.1:1/x"), "cannot connect to 127.0.0.1:1: connection refused"),
     (("search", "--limit", "101", "x"), "limit 101 is outside the range of [1, 100]"),
     (("search", "{hub}/x"), "cannot be searched: only Docker Hub has an index"),
 ], ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")

@@ -32,6 +32,11 @@ def _no_container(_engine: Engine, request: Request) -> Answer:
     raise EngineError(f"No such container: {request.params['id']}", status=404)
 
 
+def _no_commit(_engine: Engine, request: Request) -> Answer:
+    """An image of a container."""
+    raise EngineError(f"No such container: {request.query.text('container')}", status=404)
+
+
 def _no_exec(_engine: Engine, request: Request) -> Answer:
     """Any question about a process started by exec."""
     raise EngineError(f"No such exec instance: {request.params['id']}", status=404)
@@ -77,7 +82,7 @@ def _prunes() -> list[tuple[Any, ...]]:
 
 def _families() -> list[tuple[Any, ...]]:
     """Families without any object that could be asked for."""
-    built = [("POST", "/containers/create", "containers are"), ("POST", "/commit", "containers are"),
+    built = [("POST", "/containers/create", "containers are"),
              ("POST", "/build", "building images is"), ("POST", "/build/cancel", "building images is"),
              ("POST", "/session", "sessions of BuildKit are"), ("POST", "/grpc", "sessions of BuildKit are"),
              ("GET", "/networks", "networks are"), ("POST", "/networks/create", "networks are"),
@@ -104,6 +109,7 @@ ROUTES = (
     ("GET", "/containers/json", partial(_empty, value=[])),
     ("GET", "/volumes", partial(_empty, value={"Volumes": [], "Warnings": None})),
     ("GET", "/plugins", partial(_empty, value=[])),
+    ("POST", "/commit", _no_commit),
     *_prunes(),
     *_families(),
     *_lookups(),

@@ -63,7 +63,8 @@ def image_rows(image: dict[str, Any], *, digests: bool, whole: bool) -> list[dic
     moment = image["Created"]
     size = human_size(image["Size"], 3)
     common = {"ID": short_id(image["Id"], whole=whole), "CreatedSince": ago(moment, time.time()),
-              "CreatedAt": local_time(moment) if moment > 0 else "N/A", "Size": size, "VirtualSize": size,
+              "CreatedAt": local_time(moment) if moment > 0 else "N/A", "Size": size,
+              "VirtualSize": human_size(image.get("VirtualSize", image["Size"])),
               "Containers": _known(image.get("Containers", -1), str), "UniqueSize": "N/A",
               "SharedSize": _known(image.get("SharedSize", -1), human_size)}  # fmt: skip
     return [{"Repository": repository, "Tag": tag, "Digest": digest, **common}
@@ -92,7 +93,8 @@ def history(call: Call) -> None:
     if call["quiet"]:
         print("".join(f"{row['ID']}\n" for row in rows), end="")
     else:
-        print(render(rows, HISTORY_HEADS, call["format"], HISTORY), end="")
+        heads = HISTORY_HEADS if call["human"] else {**HISTORY_HEADS, "CreatedSince": HISTORY_HEADS["CreatedAt"]}
+        print(render(rows, heads, call["format"], HISTORY), end="")
 
 
 def _step(step: dict[str, Any], *, human: bool, whole: bool) -> dict[str, str]:

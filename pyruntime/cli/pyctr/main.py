@@ -99,13 +99,11 @@ def count_problem(command: Command, count: int) -> str:
         return ""
     if most == 0:
         return "accepts no arguments"
-    number = f"{least} argument{'s' * (least != 1)}"
     if least == most:
-        return f"requires {number}"
-    if most < 0:
-        return f"requires at least {number}"
-    return f"requires at least {least} and at most {most} arguments" if least else (
-        f"requires at most {most} argument{'s' * (most != 1)}")  # fmt: skip
+        return f"requires {least} argument{'s' * (least != 1)}"
+    if count < least:
+        return f"requires at least {least} argument{'s' * (least != 1)}"
+    return f"requires at most {most} argument{'s' * (most != 1)}"
 
 
 def _more(command: Command) -> str:

@@ -333,8 +333,8 @@ class Parser:
             where = at - len(name) - 1
             if callable(value):
                 value = value()
-            if isinstance(value, dict) and name in value:
-                value = value[name]
+            if isinstance(value, dict) and (key := _key(value, name)) is not None:
+                value = value[key]
             elif value is None:
                 raise self._failed(token, f"nil data; no entry for key {quoted(name)}", where)
             elif isinstance(value, dict):
@@ -358,6 +358,13 @@ class Parser:
         """It cannot be run over this value; `after`: so far into the token."""
         return TemplateError(f'template parsing error: template: {self._place(token.at + after)}: executing "" at '
                              f"<{token.text}>: {text}")  # fmt: skip
+
+
+def _key(value: dict[Any, Any], name: str) -> str | None:
+    """The key a field is meant by. Go's fields have capitals that JSON's have not: .APIVersion, .ID, .HTTPProxy."""
+    if name in value:
+        return name
+    return next((key for key in value if key.lower() == name.lower()), None) if name[0].isupper() else None
 
 
 def _range_piece(names: tuple[str, ...], value: Value, body: list[Piece], other: list[Piece]) -> Piece:

@@ -10,6 +10,7 @@ asks it.
 
 from __future__ import annotations
 
+import re
 import ssl
 import threading
 from contextlib import contextmanager, suppress
@@ -35,6 +36,7 @@ USER_AGENT = f"pyruntime/{VERSION}"
 CONNECT_TIMEOUT_S = 20.0
 READ_TIMEOUT_S = 60.0  # between two packets, not for the whole
 CHUNK = 128 << 10
+ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 GIVEN_UP = "the transfer was cancelled"
 WATCH_S = 0.1  # how long a cancelled call may stay blocked
 
@@ -280,7 +282,8 @@ def translate(error: Exception, url: str) -> RegistryError:
         return NoTls(f"no TLS connection to {host}: {cause[:200]}", value=host,
                      hint="is it a registry without TLS? list it as insecure")
     if isinstance(error, failures.NewConnectionError):
-        return NoTls(f"cannot connect to {host}: {cause.rpartition(': ')[2][:200]}", value=host,
+        reason = ERRNO.sub("", cause.rpartition(": ")[2])[:200].lower()
+        return NoTls(f"cannot connect to {host}: {reason}", value=host,
                      hint="is the registry running?")
     if isinstance(error, failures.ConnectTimeoutError):
         return RegistryError(f"no connection to {host} within {CONNECT_TIMEOUT_S:g} s", value=host)

@@ -27,7 +27,7 @@ VALUE = {"OSType": "linux", "NCPU": 2, "Debug": False, "Memory": True, "Name": "
     ("{{printf \"%d\" \"x\"}} {{printf \"%s\"}}", "%!d(string=x) %!s(MISSING)"), ("{{print \"a\" 1 2 \"b\"}}", "a1 2b"), ("{{println \"a\" 1}}", "a 1\n"),
     ("{{- .OSType -}} x", "linuxx"), ("a {{- /* note */ -}} b", "ab"), ("{{title \"ab cd\"}} {{lower \"AB\"}} {{truncate \"abcdef\" 3}} {{pad \"x\" 1 2}}|", "Ab Cd ab abc  x  |"),
     ("{{eq .OSType \"bsd\" \"linux\"}} {{ne 1 2}} {{and true 0}} {{or \"\" \"z\"}} {{not true}} {{le 2 2}}", "true true 0 z false true"),
-    ("{{slice \"abcdef\" 1 3}} {{`raw\\n`}} {{\"a\\tb\"}}", "bc raw\\n a\tb"), ("{{1.5}} {{0x10}} {{true}}", "1.5 16 true"), ("no action", "no action"),
+    ("{{.NCpu}}{{.OsType}}", "2linux"), ("{{slice \"abcdef\" 1 3}} {{`raw\\n`}} {{\"a\\tb\"}}", "bc raw\\n a\tb"), ("{{1.5}} {{0x10}} {{true}}", "1.5 16 true"), ("no action", "no action"),
 ], ids=str)
 def test_templates(text, result):
     assert Template(text).render(VALUE) == result

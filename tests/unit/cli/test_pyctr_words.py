@@ -52,7 +52,8 @@ def test_help_and_the_end_of_flags():
 
 @pytest.mark.parametrize(("least", "most", "count", "problem"), [
     (1, 1, 0, "requires 1 argument"), (2, 2, 1, "requires 2 arguments"), (0, 0, 1, "accepts no arguments"),
-    (1, -1, 0, "requires at least 1 argument"), (0, 1, 2, "requires at most 1 argument"), (1, 2, 3, "requires at least 1 and at most 2 arguments"),
+    (1, -1, 0, "requires at least 1 argument"), (0, 1, 2, "requires at most 1 argument"), (1, 2, 3, "requires at most 2 arguments"),
+    (1, 2, 0, "requires at least 1 argument"),
     (1, -1, 4, ""),
 ])
 def test_counts(least, most, count, problem):
