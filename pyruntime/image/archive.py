@@ -1,5 +1,6 @@
 """Images in archives: what `load` finds in one, whatever tool wrote it, and what `save` writes.
 
+    docker save, oldest  repositories, ID/json and ID/layer.tar: archive_legacy.py
     docker save, old     manifest.json [{Config, RepoTags, Layers}], layers as plain or compressed tars, links among them
     OCI layout           oci-layout, index.json, blobs/ALG/HEX; in a tar or in a folder
     save of today        both at once, on the same blobs: what archive_save.py writes
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyruntime.errors import ImageError, ImageNotFound, InvalidImage
 from pyruntime.image import media
+from pyruntime.image.archive_blobs import inflated_pieces
 from pyruntime.image.archive_inflate import sniff
 from pyruntime.image.config import CONFIG_MAX_BYTES, check_layers, parse_config
 from pyruntime.image.digest import digest_of
@@ -22,11 +24,13 @@ from pyruntime.image.fields import Fields, load_object
 from pyruntime.image.media import Descriptor, Index, Manifest, parse_manifest
 from pyruntime.image.platform import Platform, host_platform, rank, select
 from pyruntime.image.reference import Reference, parse_familiar, parse_reference
+from pyruntime.image.unpack import DEFAULT_LIMITS
 from pyruntime.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pyruntime.image.archive_blobs import Blobs
     from pyruntime.image.archive_contents import Contents
     from pyruntime.image.config import ImageConfig
 
@@ -55,6 +59,10 @@ def read_images(contents: Contents, *, platform: Platform | None = None, name: s
     found: dict[str, Archived] = {}
     index, manifests = contents.document("index.json"), contents.document("manifest.json")
     if index is None and manifests is None:
+        from pyruntime.image.archive_legacy import legacy_images
+
+        if images := legacy_images(contents):
+            return images
         raise InvalidImage("the archive has neither a manifest.json nor an index.json",
                            hint="it is no archive of images; a root file system is for import")
     if index is not None:
@@ -186,7 +194,7 @@ def _entries(raw: bytes) -> list[Fields]:
 
 def _of_entry(contents: Contents, fields: Fields, known: dict[str, Archived]) -> Archived:
     config_digest = contents.digest_at(fields.text("Config", required=True))
-    references = tuple(_tag(fields, text) for text in fields.strings("RepoTags"))
+    references = tuple(parse_tag(text, fields.what, f"{fields.at}/RepoTags") for text in fields.strings("RepoTags"))
     if config_digest in known:
         return known[config_digest].replace(references=references)
     config = parse_config(contents.blobs.read(config_digest, CONFIG_MAX_BYTES))
@@ -194,34 +202,55 @@ def _of_entry(contents: Contents, fields: Fields, known: dict[str, Archived]) ->
     check_layers(config, len(layers))
     sources = fields.table("LayerSources")
     described = [_layer(contents, digest, sources.get(diff_id)) for digest, diff_id in zip(layers, config.diff_ids)]
-    raw = make_manifest(_descriptor(media.OCI_CONFIG, config.digest, len(config.raw)), described)
+    return archived(contents, config, described, references)
+
+
+def archived(contents: Contents, config: ImageConfig, layers: list[dict[str, Any]],
+             references: tuple[Reference, ...]) -> Archived:  # fmt: skip
+    """An image that came without a manifest, with the one that is made for it."""
+    raw = make_manifest(_descriptor(media.OCI_CONFIG, config.digest, len(config.raw)), layers)
     contents.blobs.add(iter((raw,)), len(raw), digest_of(raw))
     manifest = parse_manifest(raw)
     assert isinstance(manifest, Manifest)
     return Archived(manifest, config, references)
 
 
-def _tag(fields: Fields, text: str) -> Reference:
+def parse_tag(text: str, what: str, at: str) -> Reference:
+    """A name that a document of an archive gives to an image. Raises InvalidImage, InvalidReference."""
     found = parse_familiar(text)
     if found.digest or not found.tag:
-        raise InvalidImage(f"invalid tag {text!r}", field=f"{fields.at}/RepoTags", value=text,
+        raise InvalidImage(f"{what}: invalid tag {text!r}", field=at, value=text,
                            hint="a name of an archive is NAME:TAG")
     return found
 
 
 def _layer(contents: Contents, digest: str, source: Any) -> dict[str, Any]:
     """The descriptor of a layer; one that has `urls` keeps them and its type (LayerSources)."""
-    size = contents.blobs.size(digest)
     if source is not None:
+        size = contents.blobs.size(digest)
         found = media.parse_descriptor(source, "/LayerSources", "manifest.json")
         if found.is_foreign and found.urls and found.digest == digest:
             return _descriptor(found.media_type, digest, size) | {"urls": list(found.urls)}
-    with open(contents.blobs.open(digest), "rb") as file:
-        kind = sniff(file.read(6))
-    if kind not in _LAYER_TYPES:
-        raise InvalidImage(f"layer {digest} is compressed with {kind}", value=digest,
-                           hint="layers are plain, gzip or zstd; only the archive as a whole may be bzip2 or xz")
-    return _descriptor(_LAYER_TYPES[kind], digest, size)
+    kind = kind_of(contents.blobs, digest)
+    if kind not in _LAYER_TYPES:  # no manifest may name such a layer
+        digest, kind = plain_copy(contents.blobs, digest), ""
+    return _descriptor(_LAYER_TYPES[kind], digest, contents.blobs.size(digest))
+
+
+def kind_of(blobs: Blobs, digest: str) -> str:
+    """How content is compressed; see sniff."""
+    with open(blobs.open(digest), "rb") as file:
+        return sniff(file.read(6))
+
+
+def plain_copy(blobs: Blobs, digest: str) -> str:
+    """The digest of a layer without its compression, which `blobs` has from now on; bounded as unpacking it would be."""
+    bounds = DEFAULT_LIMITS
+    most = min(bounds.total_bytes, max(bounds.ratio_from, bounds.ratio * blobs.size(digest)))
+    try:
+        return blobs.add(inflated_pieces(blobs, digest, limit_bytes=most), -1)
+    except InvalidImage as error:
+        raise error.within(f"layer {digest}") from None
 
 
 def make_manifest(config: dict[str, Any], layers: list[dict[str, Any]]) -> bytes:

@@ -6,6 +6,8 @@ import os
 from typing import TYPE_CHECKING, Protocol
 
 from pyruntime.errors import DigestMismatch, InvalidImage
+from pyruntime.image.archive_confined import inflated
+from pyruntime.image.archive_inflate import LIMIT_BYTES
 from pyruntime.image.digest import LENGTHS, Hasher, algorithm_of, check_digest, encoded_of, verify
 
 if TYPE_CHECKING:
@@ -21,7 +23,10 @@ class Blobs(Protocol):
     """Content by digest. Every digest that comes in was checked by `check_digest`."""
 
     def add(self, pieces: Iterator[bytes], size: int, digest: str = "") -> str:
-        """Keeps `size` bytes; their digest. With `digest` raises DigestMismatch when they have another."""
+        """Keeps `size` bytes; their digest. With `digest` raises DigestMismatch when they have another.
+
+        `size` -1, only without `digest`: all there are.
+        """
 
     def has(self, digest: str) -> bool:
         """The content is there."""
@@ -99,7 +104,7 @@ class FolderBlobs:
                 hasher.update(piece)
                 write_all(file.fileno(), piece)
         found = hasher.digest()
-        if hasher.size != size or digest not in {"", found}:
+        if size not in {-1, hasher.size} or digest not in {"", found}:
             raise DigestMismatch(f"content does not match its digest: expected {digest}, got {found}", value=digest)
         os.rename(f"{self.path}/part", self._file(found))
         return found
@@ -143,6 +148,14 @@ def pieces_of(blobs: Blobs, digest: str) -> Iterator[bytes]:
             yield piece
     finally:
         os.close(fd)
+
+
+def inflated_pieces(blobs: Blobs, digest: str, *, limit_bytes: int = LIMIT_BYTES) -> Iterator[bytes]:
+    """The same without its compression. Raises InvalidImage for damage and past `limit_bytes`, HostError."""
+    with (open(blobs.open(digest), "rb", buffering=0) as file,
+          inflated(lambda size: file.read(size) or b"", limit_bytes=limit_bytes) as read):  # fmt: skip
+        while piece := read(CHUNK_BYTES):
+            yield piece
 
 
 def named_digest(name: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from typing import TYPE_CHECKING, Protocol
 
 from pyruntime.errors import DigestMismatch, ImageError, InvalidImage
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 DOCUMENTS = ("index.json", "manifest.json", "oci-layout")
 DOCUMENT_MAX_BYTES = 4 << 20
 LINKS_MAX = 8
-# Small files of the oldest form beside each layer, which nothing needs.
+# Of the oldest form, beside each layer (archive_legacy.py). Archives of today have them too, and nothing needs them there.
+OLD_DOCUMENT = re.compile(r"repositories|([0-9a-f]{64})/json")
+OLD_MAX_BYTES = 16 << 20  # of all of them; what is more is passed over
 _IGNORED = ("/VERSION", "/json")
 
 
@@ -37,7 +40,10 @@ class Contents(Protocol):
     blobs: Blobs
 
     def document(self, name: str) -> bytes | None:
-        """One of DOCUMENTS, None when it is not there."""
+        """One of DOCUMENTS or an OLD_DOCUMENT, None when it is not there."""
+
+    def layer_ids(self) -> tuple[str, ...]:
+        """IDs of the layers that have an OLD_DOCUMENT, in order."""
 
     def digest_at(self, name: str) -> str:
         """The digest of the file `name`, a path that a document gives. Raises InvalidImage when there is none."""
@@ -66,6 +72,7 @@ class TarContents:
     def __init__(self, read: Read, blobs: Blobs) -> None:
         self.blobs = blobs
         self._documents: dict[str, bytes] = {}
+        self._old_bytes = 0
         self._files: dict[str, str] = {}  # name -> digest
         self._links: dict[str, tuple[str, str]] = {}  # name -> (folder it counts from, target)
         with inflated(read) as plain:
@@ -76,6 +83,10 @@ class TarContents:
     def document(self, name: str) -> bytes | None:
         """See Contents."""
         return self._documents.get(name)
+
+    def layer_ids(self) -> tuple[str, ...]:
+        """See Contents."""
+        return tuple(match[1] for name in self._documents if (match := OLD_DOCUMENT.fullmatch(name)) and match[1])
 
     def digest_at(self, name: str) -> str:
         """See Contents. Links lead to a file of the archive, or nowhere."""
@@ -108,6 +119,10 @@ class TarContents:
                 raise InvalidImage(f"{name} has {entry.size} bytes, more than the {DOCUMENT_MAX_BYTES} that are read",
                                    value=name)
             self._documents[name] = b"".join(chunks)
+        elif entry.kind == "file" and OLD_DOCUMENT.fullmatch(name):
+            self._old_bytes += entry.size
+            if self._old_bytes <= OLD_MAX_BYTES:
+                self._documents[name] = b"".join(chunks)
         elif entry.kind == "file" and not name.endswith(_IGNORED):
             try:
                 self._files[name] = self.blobs.add(chunks, entry.size, named_digest(name))
@@ -124,12 +139,18 @@ class LayoutContents:
 
     def document(self, name: str) -> bytes | None:
         """See Contents."""
+        if name not in DOCUMENTS:
+            return None
         try:
             return read_in_root(self._fd, name, DOCUMENT_MAX_BYTES)
         except OSError as error:
             if error.errno != errno.EFBIG:
                 raise
             raise InvalidImage(f"{name} has more than the {DOCUMENT_MAX_BYTES} bytes that are read", value=name) from None
+
+    def layer_ids(self) -> tuple[str, ...]:
+        """See Contents."""
+        return ()
 
     def digest_at(self, name: str) -> str:
         """See Contents: a file of the layout has the digest of its name."""

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyruntime.errors import InvalidImage
 from pyruntime.image.archive import FULL_NAME, LAYOUT, REF_NAME, Archived
-from pyruntime.image.archive_blobs import CHUNK_BYTES, pieces_of, write_all
-from pyruntime.image.archive_confined import inflated
+from pyruntime.image.archive_blobs import inflated_pieces, pieces_of, write_all
 from pyruntime.image.archive_inflate import sniff
 from pyruntime.image.archive_tar import TarWriter
 from pyruntime.image.digest import Hasher, algorithm_of, encoded_of
@@ -45,7 +44,7 @@ def save_archive(write: Write, blobs: Blobs, images: Sequence[Archived]) -> None
         tar.stream(_path(digest), blobs.size(digest), pieces_of(blobs, digest))
     for digest, (diff_id, size) in plain.items():
         if diff_id not in digests:
-            tar.stream(_path(diff_id), size, _inflated(blobs, digest))
+            tar.stream(_path(diff_id), size, inflated_pieces(blobs, digest))
     tar.file("index.json", _dump(_index(images, [])))
     tar.file("manifest.json", _dump([_entry(image, plain) for image in images]))
     tar.file("oci-layout", LAYOUT)
@@ -142,7 +141,7 @@ def _plain_copies(blobs: Blobs, images: Sequence[Archived]) -> dict[str, tuple[s
             if layer.digest in found or not blobs.has(layer.digest) or not _is_zstd(blobs, layer.digest):
                 continue
             hasher = Hasher(algorithm_of(diff_id))
-            for piece in _inflated(blobs, layer.digest):
+            for piece in inflated_pieces(blobs, layer.digest):
                 hasher.update(piece)
             if hasher.digest() != diff_id:
                 raise InvalidImage(f"layer {layer.digest} is not the one of its image's config", value=layer.digest,
@@ -154,12 +153,6 @@ def _plain_copies(blobs: Blobs, images: Sequence[Archived]) -> dict[str, tuple[s
 def _is_zstd(blobs: Blobs, digest: str) -> bool:
     with open(blobs.open(digest), "rb") as file:
         return sniff(file.read(6)) == "zstd"
-
-
-def _inflated(blobs: Blobs, digest: str) -> Iterator[bytes]:
-    with open(blobs.open(digest), "rb", buffering=0) as file, inflated(lambda size: file.read(size) or b"") as read:
-        while piece := read(CHUNK_BYTES):
-            yield piece
 
 
 # ---- files of a layout ----

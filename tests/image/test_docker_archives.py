@@ -93,6 +93,45 @@ def test_docker_loads_every_compression(store, docker, tmp_path, pack):
         assert inspected(docker, image.references[0].familiar)["Id"] == image.config.digest
 
 
+def repacked(docker: Docker, change: str) -> None:
+    """/run/changed.tar: what `docker save` wrote to /run/theirs.tar, after a shell command in its folder."""
+    docker.stand.ok("sh", "-c", "rm -rf /run/theirs && mkdir /run/theirs && cd /run/theirs && tar -xf ../theirs.tar && "
+                                f"{change} && tar -cf ../changed.tar *")
+
+
+@pytest.mark.parametrize(("inner", "outer"), [("bzip2", "cat"), ("xz", "gzip"), ("gzip", "xz"), ("xz", "bzip2")])
+def test_layers_and_archives_that_somebody_has_compressed(docker, tmp_path, inner, outer):
+    """Docker loads them, and so do we, to the same image."""
+    own = inspected(docker, "busybox:ours")["Id"]
+    docker.ok("save", "-o", "/run/theirs.tar", "busybox:ours")
+    repacked(docker, f"for f in */layer.tar; do {inner} -c $f > x && mv x $f; done")
+    docker.stand.ok("sh", "-c", f"{outer} < /run/changed.tar > /run/packed.tar")
+    docker.ok("tag", "busybox:ours", "kept:1")
+    assert docker.ok("load", "-i", "/run/packed.tar") == "Loaded image: busybox:ours"
+    assert inspected(docker, "busybox:ours")["Id"] == own
+    with docker.stand.path("/run/packed.tar").open("rb") as file, Store.open(str(tmp_path / "other")) as other:
+        (loaded,) = load_archive(other, file.read)
+        assert (loaded.image.id, loaded.lines) == (own, ("Loaded image: busybox:ours",))
+        assert other.verify() == []
+
+
+def test_an_archive_from_before_the_manifest(store, docker, tmp_path):
+    """Docker makes a config of the layers' ones; so do we, and it is the same to the byte."""
+    docker.stand.write("/run/context/Dockerfile", DOCKERFILE + 'LABEL odd="<a & b>" \nRUN echo "1 > 2" > /three\n')
+    docker.stand.write("/run/context/same", "same\n")
+    docker.ok("build", "-q", "-t", "oldest:1", "/run/context")
+    docker.ok("save", "-o", "/run/theirs.tar", "oldest:1")
+    repacked(docker, "rm *.json")
+    docker.ok("rmi", "oldest:1")
+    docker.ok("load", "-i", "/run/changed.tar")  # and says nothing
+    with docker.stand.path("/run/changed.tar").open("rb") as file, Store.open(str(tmp_path / "other")) as other:
+        (loaded,) = load_archive(other, file.read)
+        assert loaded.lines == ("Loaded image: oldest:1",)
+        assert list(loaded.image.config.diff_ids) == inspected(docker, "oldest:1")["RootFS"]["Layers"]
+        assert loaded.image.id == inspected(docker, "oldest:1")["Id"]
+        assert other.verify() == []
+
+
 def test_we_load_what_docker_builds_and_saves(store, docker):
     """Layers that are links in its archive, steps without layers, and the way back: one ID all along."""
     docker.stand.write("/run/context/Dockerfile", DOCKERFILE)

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import json
+import lzma
 import os
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pyruntime.image.archive_blobs import FolderBlobs
 from pyruntime.image.archive_contents import LayoutContents, clean_name
 from pyruntime.image.archive_save import save_archive, save_layout
 from pyruntime.image.platform import parse_platform
+from pyruntime.image.unpack import Limits
 from tests.image_samples import OCI, archive, config, contents, layer, make_image, members, put, sha
 
 BASE, TOP, OTHER = layer({"bin/": b"", "bin/sh": b"#!"}), layer({"etc/": b"", "etc/x": b"1"}), layer({"other": b"2"})
@@ -122,9 +124,22 @@ def test_layers_compressed_in_the_old_form(tmp_path):
     data = old_form([{"Config": "c", "RepoTags": [], "Layers": ["l.tgz"]}], [("c", raw), ("l.tgz", packed)])
     found = read_images(contents(data, tmp_path / "b"))[0]
     assert found.manifest.layers[0].media_type == f"{OCI}.layer.v1.tar+gzip"
-    data = old_form([{"Config": "c", "RepoTags": [], "Layers": ["l"]}], [("c", raw), ("l", bz2.compress(BASE))])
-    with pytest.raises(InvalidImage, match="is compressed with bzip2"):
-        read_images(contents(data, tmp_path / "c"))
+
+
+@pytest.mark.parametrize("pack", [bz2.compress, lzma.compress])
+def test_layers_in_what_no_manifest_may_name_are_kept_plain(tmp_path, pack, monkeypatch):
+    raw = config([sha(BASE)])
+
+    def read(data: bytes, name: str):
+        return read_images(contents(old_form([{"Config": "c", "RepoTags": [], "Layers": ["l"]}], [("c", raw), ("l", data)]), tmp_path / name))
+
+    (layer,) = read(pack(BASE), "b")[0].manifest.layers
+    assert (layer.media_type, layer.digest, layer.size) == (f"{OCI}.layer.v1.tar", sha(BASE), len(BASE))
+    with pytest.raises(InvalidImage, match="layer sha256:.*compression is damaged: cut short"):
+        read(pack(BASE)[:-5], "cut")
+    monkeypatch.setattr("pyruntime.image.archive.DEFAULT_LIMITS", Limits(ratio=1, ratio_from=len(BASE) - 1))
+    with pytest.raises(InvalidImage, match=f"more than {len(BASE) - 1} bytes when unpacked"):
+        read(pack(BASE), "bomb")
 
 
 def test_several_images_and_one_without_layers(tmp_path):
