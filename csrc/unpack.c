@@ -51,7 +51,7 @@ static int add_file(struct unpack *u, const struct entry *e, struct dir *parent,
 static int add_dir(struct unpack *u, const struct entry *e, struct dir *parent, const char *name)
 {
     struct stamp stamp = {.mtime = e->mtime, .atime = e->atime};
-    bool existed = false, hides = false, fresh;
+    bool existed = false, hides = false;
     struct dir *d = &u->dirs[0];
     struct stat st;
     int code = OK;
@@ -80,8 +80,7 @@ static int add_dir(struct unpack *u, const struct entry *e, struct dir *parent, 
     d->has_default_acl = e->xattr_count && fgetxattr(d->fd, "system.posix_acl_default", NULL, 0) > 0;
     d->touched = true;
     stamp.inode = d->inode;
-    code = stamp_add(u, d->path, d->length, &stamp);
-    return code == OK ? set_add(u, d->inode, "", &fresh) : code;
+    return stamp_add(u, &stamp);
 }
 
 static int add_symlink(struct unpack *u, const struct entry *e, struct dir *parent, const char *name)
@@ -141,8 +140,8 @@ static int link_below(struct unpack *u, struct dir *parent, const char *name)
     memcpy(path, parent->path, parent->length);
     path[parent->length] = '/';
     strcpy(path + parent->length + (parent->length > 0), name);
-    code = buffer_add(u, &u->links, path, strlen(path));
-    return code == OK ? buffer_add(u, &u->links, u->target, strlen(u->target)) : code;
+    code = report(u, 'l', path, strlen(path));
+    return code == OK ? report(u, 't', u->target, strlen(u->target)) : code;
 }
 
 static int add_link(struct unpack *u, const struct entry *e, struct dir *parent, const char *name)
@@ -342,49 +341,39 @@ int unpack_finish(struct unpack *u)
     return u->tar.failed;
 }
 
-static void report(struct unpack *u, char letter, const char *text)
+static void tell(struct unpack *u, char letter, const char *text)
 {
-    char line[2 * NAME_SIZE + 1];
-    int length = snprintf(line, sizeof line, "%c%s", letter, text);
-
-    buffer_add(u, &u->report, line, (size_t)length);
-}
-
-static void report_list(struct unpack *u, const struct buffer *list, const char *letters)
-{
-    int turn = 0;
-
-    for (size_t at = 0; at < list->size; at += strlen(list->data + at) + 1, turn = !turn)
-        report(u, letters[turn], list->data + at);
+    u->memory = 0; /* what is told last always has room */
+    report_last(u, letter, text, strlen(text));
 }
 
 /* What became of the layer, as texts that end in NUL, each with a letter before it; the size of all.
-   e entries, b bytes of files, i implied directory, l t link and its target, d w whiteout's directory and name,
-   k f x warning with its count, first entry and detail, c p q error code and errno, entry, path. */
+   e entries, b bytes of files, l t link and its target, w whiteout in the directory of the last d, i implied directory:
+   how many names of the last one's path begin its own, a blank, the rest of its path; k f x warning with its count,
+   first entry and detail, c p q error code and errno, entry, path. */
 size_t unpack_report(struct unpack *u, const char **text)
 {
     char numbers[64];
 
-    u->memory = 0; /* what is told always has room */
+    if (u->tar.failed != OK)
+        u->report.size = 0; /* nothing is settled of it */
     snprintf(numbers, sizeof numbers, "%llu", (unsigned long long)u->entries);
-    report(u, 'e', numbers);
+    tell(u, 'e', numbers);
     snprintf(numbers, sizeof numbers, "%llu", (unsigned long long)u->bytes);
-    report(u, 'b', numbers);
-    report_list(u, &u->links, "lt");
-    report_list(u, &u->whiteouts, "dw");
+    tell(u, 'b', numbers);
     for (int i = 0; i < WARNINGS; i++) {
         if (u->warned[i] == 0)
             continue;
         snprintf(numbers, sizeof numbers, "%d %llu", i, (unsigned long long)u->warned[i]);
-        report(u, 'k', numbers);
-        report(u, 'f', u->first[i]);
-        report(u, 'x', u->detail[i]);
+        tell(u, 'k', numbers);
+        tell(u, 'f', u->first[i]);
+        tell(u, 'x', u->detail[i]);
     }
     if (u->tar.failed != OK) {
         snprintf(numbers, sizeof numbers, "%d %d", u->tar.failed, u->error);
-        report(u, 'c', numbers);
-        report(u, 'p', u->path);
-        report(u, 'q', u->failed);
+        tell(u, 'c', numbers);
+        tell(u, 'p', u->path);
+        tell(u, 'q', u->failed);
     }
     *text = u->report.data;
     return u->report.size;
@@ -398,11 +387,9 @@ void unpack_free(struct unpack *u)
         close(u->fd);
     dirs_free(u);
     tar_free(&u->tar);
-    free(u->paths.data);
-    free(u->links.data);
-    free(u->whiteouts.data);
     free(u->report.data);
-    free(u->stamps);
+    free(u->stamps.items);
+    free(u->stamps.slots);
     free(u->own.slots);
     free(u);
 }

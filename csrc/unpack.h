@@ -9,12 +9,24 @@
 #include "unpack_tar.h"
 #include "unpack_cdef.h"
 
-#include <stdarg.h>
+#include <dirent.h>
 #include <sys/stat.h>
 
 #define DIRS 64                        /* open directories kept */
 #define SYMLINKS_MAX 40                /* as the kernel's limit in one look-up */
 #define MEMORY_MAX ((size_t)256 << 20) /* of lists and sets of one layer */
+#define REPORT_MAX ((size_t)64 << 20)  /* of what the caller is told */
+#define DETOUR_FREE 1000000            /* steps by way of symlinks that a layer may take, */
+#define DETOUR_EACH 64                 /* and so many more for each of its entries */
+
+/* What getdents64 gives. */
+struct linux_dirent64 {
+    uint64_t d_ino;
+    int64_t d_off;
+    unsigned short d_reclen;
+    unsigned char d_type;
+    char d_name[];
+};
 
 enum mode { OVERLAY, OVERLAY_USER, FLAT };
 enum flag { ROOTLESS = 1, ONE_ID = 2 }; /* of unpack_new: in a user namespace; with a single id in it */
@@ -40,10 +52,16 @@ struct buffer {
 
 /* A directory whose times are set at the end. */
 struct stamp {
-    size_t path; /* into `paths` */
     uint64_t inode;
     struct timespec mtime, atime;
     bool implied; /* not in the archive: made for a child (overlay) or a lower layer's (flat) */
+};
+
+struct stamps {
+    struct stamp *items;
+    size_t count, room;
+    uint32_t *slots; /* by inode: 1 + place among the items, 0 is free */
+    size_t slot_room;
 };
 
 struct set {
@@ -71,9 +89,11 @@ struct unpack {
     int fd;      /* and its descriptor, or -1: the data are not wanted */
     int64_t end; /* of what was written */
     size_t memory;
-    struct buffer paths, links, whiteouts, report;
-    struct stamp *stamps;
-    size_t stamp_count, stamp_room;
+    struct buffer report;
+    uint64_t detour; /* steps taken by way of symlinks */
+    struct stamps stamps;
+    char listed[NAME_SIZE]; /* the directory of the last whiteout in the report */
+    bool any_listed;
     struct set own;
     uint64_t warned[WARNINGS];
     char first[WARNINGS][256], detail[WARNINGS][256];
@@ -84,8 +104,10 @@ enum name_kind { NAME_PLAIN, NAME_WHITEOUT, NAME_OPAQUE, NAME_SKIPPED };
 int name_clean(const char *raw, char *clean);
 int name_kind(const char *clean, enum name_kind *kind);
 const char *name_base(const char *path);
-int buffer_add(struct unpack *u, struct buffer *buffer, const char *text, size_t size);
-int stamp_add(struct unpack *u, const char *path, size_t length, const struct stamp *stamp);
+int reserve(struct unpack *u, void **memory, size_t item, size_t count, size_t *room);
+int report_last(struct unpack *u, char letter, const char *text, size_t size);
+int report(struct unpack *u, char letter, const char *text, size_t size);
+uint64_t mark_of(const struct set *set, uint64_t inode, const char *name);
 int set_add(struct unpack *u, uint64_t inode, const char *name, bool *fresh);
 bool set_has(const struct unpack *u, uint64_t inode, const char *name);
 void warn(struct unpack *u, enum warning kind, const char *detail);
@@ -112,6 +134,10 @@ bool is_whiteout(const struct unpack *u, const struct stat *st);
 int attrs_file(struct unpack *u, const struct entry *e, int fd, const struct dir *parent);
 int attrs_dir(struct unpack *u, const struct entry *e, int fd, const struct dir *parent, bool existed);
 int attrs_node(struct unpack *u, const struct entry *e, struct dir *parent, const char *name);
+
+/* unpack_stamps.c: directories' times */
+int stamp_add(struct unpack *u, const struct stamp *stamp);
+struct stamp *stamp_of(const struct unpack *u, uint64_t inode);
 int stamps_apply(struct unpack *u);
 
 #endif

@@ -167,35 +167,3 @@ int attrs_node(struct unpack *u, const struct entry *e, struct dir *parent, cons
         code = system_error(u, NULL);
     return code;
 }
-
-/* Sets the times of directories, now that nothing is put into them any more, and lists those that the archive implied.
- */
-int stamps_apply(struct unpack *u)
-{
-    for (size_t i = 0; i < u->stamp_count; i++) {
-        const struct stamp *s = &u->stamps[i];
-        const char *path = u->paths.data + s->path;
-        struct timespec times[2] = {s->atime, s->mtime};
-        struct dir *d = NULL;
-        int code = dir_find(u, path, strlen(path), false, &d);
-
-        if (code == E_SYSTEM && (u->error == ENOENT || u->error == ENOTDIR))
-            continue; /* removed or replaced by a later entry */
-        if (code != OK)
-            return code;
-        if (d->inode != s->inode)
-            continue;
-        if (s->implied && u->mode != FLAT) {
-            code = set_has(u, s->inode, "") ? OK : buffer_add(u, &u->report, "i", 1);
-            if (code == OK && !set_has(u, s->inode, "")) {
-                u->report.size--; /* the letter and the path are one text */
-                code = buffer_add(u, &u->report, path, strlen(path));
-            }
-            if (code != OK)
-                return code;
-        } else if (futimens(d->fd, times) < 0) {
-            return system_error(u, path);
-        }
-    }
-    return OK;
-}

@@ -23,9 +23,10 @@
 struct walk {
     char here[NAME_SIZE]; /* canonical path of `dir` */
     size_t length;
-    char rest[2 * NAME_SIZE]; /* what is still to be walked */
+    char rest[2 * NAME_SIZE]; /* what is still to be walked, from `at` on */
+    size_t at;
     char other[2 * NAME_SIZE];
-    struct dir *dir;
+    struct dir *dir; /* NULL: not looked for yet */
     int symlinks;
     bool make;
 };
@@ -132,22 +133,21 @@ static int keep(struct unpack *u, int fd, const char *path, size_t length, struc
 }
 
 /* A directory that the archive has not named (yet): its times are kept as they are (flat), or settled later. */
-static int imply(struct unpack *u, const struct walk *w, int fd)
+static int imply(struct unpack *u, const char *path, int fd)
 {
     struct stamp stamp = {.implied = true};
     struct stat st;
 
     if (fstat(fd, &st) < 0)
-        return system_error(u, w->here);
+        return system_error(u, path);
     stamp.inode = st.st_ino;
     stamp.mtime = st.st_mtim;
     stamp.atime = st.st_atim;
-    return stamp_add(u, w->here, w->length, &stamp);
+    return stamp_add(u, &stamp);
 }
 
 int dirs_init(struct unpack *u)
 {
-    struct walk w = {.length = 0};
     int fd = fcntl(u->root, F_DUPFD_CLOEXEC, 3);
 
     if (fd < 0)
@@ -160,7 +160,7 @@ int dirs_init(struct unpack *u)
     }
     int code = fill(u, &u->dirs[0], fd, "", 0);
     u->dirs[0].touched = true;
-    return code == OK ? imply(u, &w, fd) : code;
+    return code == OK ? imply(u, "", fd) : code;
 }
 
 static int make_parent(struct unpack *u, struct walk *w, const char *name, bool hides)
@@ -181,7 +181,7 @@ static int make_parent(struct unpack *u, struct walk *w, const char *name, bool 
     if (code == OK && hides)
         code = make_opaque(u, fd);
     if (code == OK)
-        code = imply(u, w, fd);
+        code = imply(u, w->here, fd);
     if (code != OK) {
         close(fd);
         return code;
@@ -194,7 +194,8 @@ static int follow(struct unpack *u, struct walk *w, const char *name, size_t bef
 {
     char text[NAME_SIZE];
     ssize_t size = readlinkat(w->dir->fd, name, text, sizeof text - 1);
-    size_t rest = strlen(w->rest);
+    const char *after = w->rest + w->at;
+    size_t rest = strlen(after);
 
     w->here[before] = 0; /* the link's own directory */
     w->length = before;
@@ -206,8 +207,9 @@ static int follow(struct unpack *u, struct walk *w, const char *name, size_t bef
         return E_NAME_LONG;
     memcpy(w->other, text, (size_t)size);
     w->other[size] = '/';
-    memcpy(w->other + size + 1, w->rest, rest + 1);
+    memcpy(w->other + size + 1, after, rest + 1);
     memcpy(w->rest, w->other, (size_t)size + 1 + rest + 1);
+    w->at = 0;
     if (text[0] == '/') {
         w->here[0] = 0;
         w->length = 0;
@@ -216,16 +218,31 @@ static int follow(struct unpack *u, struct walk *w, const char *name, size_t bef
     return OK;
 }
 
-static int up(struct unpack *u, struct walk *w)
+/* Names of entries have no `..` left: what comes through here is the text of a symlink. */
+static void up(struct walk *w)
 {
     while (w->length > 0 && w->here[--w->length] != '/')
         ;
     w->here[w->length] = 0;
+    w->dir = NULL;
+}
+
+/* A layer cannot have links of links to deep directories walked for each of its entries. */
+static int detour(struct unpack *u)
+{
+    return ++u->detour > DETOUR_FREE + DETOUR_EACH * u->entries ? E_DETOUR : OK;
+}
+
+/* After any number of `up`: finds where that has led. */
+static int reopen(struct unpack *u, struct walk *w)
+{
+    int code = OK;
+
     w->dir = cached(u, w->here, w->length);
     if (w->dir)
         return OK;
     int fd = openat(u->root, ".", OPEN_DIR);
-    for (char *at = w->here; fd >= 0 && *at;) { /* real directories only: it was walked before */
+    for (char *at = w->here; fd >= 0 && *at && code == OK;) { /* real directories only: it was walked before */
         size_t length = strcspn(at, "/");
         char name[COMPONENT_MAX + 1];
         int next;
@@ -236,9 +253,14 @@ static int up(struct unpack *u, struct walk *w)
         close(fd);
         fd = next;
         at += length + (at[length] == '/');
+        code = detour(u);
     }
     if (fd < 0)
         return system_error(u, w->here);
+    if (code != OK) {
+        close(fd);
+        return code;
+    }
     return keep(u, fd, w->here, w->length, &w->dir);
 }
 
@@ -252,7 +274,7 @@ static int touch(struct unpack *u, struct walk *w, uint64_t parent, const char *
         return OK;
     code = set_add(u, parent, name, &fresh);
     w->dir->touched = true;
-    return code == OK && fresh ? imply(u, w, w->dir->fd) : code;
+    return code == OK && fresh ? imply(u, w->here, w->dir->fd) : code;
 }
 
 /* `name` in w->dir is no directory: a symlink is followed, else it makes room, or ends the walk. */
@@ -318,20 +340,30 @@ static int walk(struct unpack *u, struct walk *w)
 {
     int code = OK;
 
-    while (code == OK && w->rest[0]) {
-        size_t length = strcspn(w->rest, "/"), taken = length + (w->rest[length] == '/');
+    while (code == OK && w->rest[w->at]) {
+        const char *from = w->rest + w->at;
+        size_t length = strcspn(from, "/");
         char name[COMPONENT_MAX + 1];
 
         if (length > COMPONENT_MAX)
             return E_NAME_LONG;
-        memcpy(name, w->rest, length);
+        memcpy(name, from, length);
         name[length] = 0;
-        memmove(w->rest, w->rest + taken, strlen(w->rest + taken) + 1);
+        w->at += length + (from[length] == '/');
         if (length == 0 || strcmp(name, ".") == 0)
             continue;
-        code = strcmp(name, "..") == 0 ? up(u, w) : step(u, w, name, length);
+        if (strcmp(name, "..") == 0) {
+            up(w);
+            continue;
+        }
+        if (w->symlinks)
+            code = detour(u);
+        if (code == OK && w->dir == NULL)
+            code = reopen(u, w);
+        if (code == OK)
+            code = step(u, w, name, length);
     }
-    return code;
+    return code == OK && w->dir == NULL ? reopen(u, w) : code;
 }
 
 static struct dir *usable(struct unpack *u, const char *path, size_t length, bool make)
@@ -367,6 +399,7 @@ int dir_find(struct unpack *u, const char *path, size_t length, bool make, struc
         start = length;
     memcpy(w.rest, path + start, length - start);
     w.rest[length - start] = 0;
+    w.at = 0;
     w.symlinks = 0;
     w.make = make;
     code = walk(u, &w);

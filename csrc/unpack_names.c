@@ -67,7 +67,8 @@ int name_kind(const char *clean, enum name_kind *kind)
     return OK;
 }
 
-static int reserve(struct unpack *u, void **memory, size_t item, size_t count, size_t *room)
+/* Room for `count` items. */
+int reserve(struct unpack *u, void **memory, size_t item, size_t count, size_t *room)
 {
     size_t wanted = *room ? *room * 2 : 256;
     void *grown;
@@ -87,34 +88,27 @@ static int reserve(struct unpack *u, void **memory, size_t item, size_t count, s
     return OK;
 }
 
-/* Appends the text and a NUL. */
-int buffer_add(struct unpack *u, struct buffer *buffer, const char *text, size_t size)
+/* Appends the letter, the text and a NUL to what unpack_report tells. */
+int report_last(struct unpack *u, char letter, const char *text, size_t size)
 {
-    void *data = buffer->data;
-    int code = reserve(u, &data, 1, buffer->size + size + 1, &buffer->room);
+    struct buffer *to = &u->report;
+    void *data = to->data;
+    int code = reserve(u, &data, 1, to->size + size + 2, &to->room);
 
-    buffer->data = data;
+    to->data = data;
     if (code != OK)
         return code;
-    memcpy(buffer->data + buffer->size, text, size);
-    buffer->data[buffer->size + size] = 0;
-    buffer->size += size + 1;
+    to->data[to->size] = letter;
+    memcpy(to->data + to->size + 1, text, size);
+    to->data[to->size + 1 + size] = 0;
+    to->size += size + 2;
     return OK;
 }
 
-int stamp_add(struct unpack *u, const char *path, size_t length, const struct stamp *stamp)
+/* The same for what there may be any number of. */
+int report(struct unpack *u, char letter, const char *text, size_t size)
 {
-    void *data = u->stamps;
-    int code = reserve(u, &data, sizeof *stamp, u->stamp_count + 1, &u->stamp_room);
-
-    u->stamps = data;
-    if (code != OK)
-        return code;
-    u->stamps[u->stamp_count] = *stamp;
-    u->stamps[u->stamp_count].path = u->paths.size;
-    code = buffer_add(u, &u->paths, path, length);
-    u->stamp_count += code == OK;
-    return code;
+    return u->report.size + size > REPORT_MAX ? E_STATE : report_last(u, letter, text, size);
 }
 
 #define ROTATE(x, n) ((x) << (n) | (x) >> (64 - (n)))
@@ -134,7 +128,7 @@ static void sip_round(uint64_t v[4])
 }
 
 /* SipHash-2-4 of (inode, name) under a random key, so that an archive cannot choose names that meet. */
-static uint64_t mark_of(const struct set *set, uint64_t inode, const char *name)
+uint64_t mark_of(const struct set *set, uint64_t inode, const char *name)
 {
     uint64_t v[4] = {0x736f6d6570736575ULL ^ set->key[0], 0x646f72616e646f6dULL ^ set->key[1],
                      0x6c7967656e657261ULL ^ set->key[0], 0x7465646279746573ULL ^ set->key[1]};

@@ -13,14 +13,6 @@
 #define LISTING 4096
 #define OPEN_DIR (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 
-struct linux_dirent64 {
-    uint64_t d_ino;
-    int64_t d_off;
-    unsigned short d_reclen;
-    unsigned char d_type;
-    char d_name[];
-};
-
 /* Overlay: a device 0:0. None comes out of an archive, so it is one of ours. */
 bool is_whiteout(const struct unpack *u, const struct stat *st)
 {
@@ -29,7 +21,7 @@ bool is_whiteout(const struct unpack *u, const struct stat *st)
 
 enum purge { PURGE_ALL, PURGE_LOWER, PURGE_WHITEOUTS };
 
-static int purge(struct unpack *u, int fd, enum purge what, unsigned int *gone);
+static int purge(struct unpack *u, int fd, enum purge what);
 
 /* One name of the directory behind `fd`; *gone grows when it is no longer there. */
 static int purge_name(struct unpack *u, int fd, uint64_t inode, const char *name, enum purge what, unsigned int *gone)
@@ -52,13 +44,7 @@ static int purge_name(struct unpack *u, int fd, uint64_t inode, const char *name
     child = openat(fd, name, OPEN_DIR);
     if (child < 0)
         return own && (errno == ENOTDIR || errno == ELOOP) ? OK : system_error(u, name);
-    do {
-        unsigned int now = 0;
-
-        code = purge(u, child, what, &now);
-        if (now == 0) /* another pass, should the file system have passed over a name while others went */
-            break;
-    } while (code == OK);
+    code = purge(u, child, what);
     close(child);
     if (code == OK && !own) {
         if (unlinkat(fd, name, AT_REMOVEDIR) == 0)
@@ -70,7 +56,7 @@ static int purge_name(struct unpack *u, int fd, uint64_t inode, const char *name
 }
 
 /* One pass over a directory. Depth is bounded by the length of canonical paths, so by NAME_SIZE / 2. */
-static int purge(struct unpack *u, int fd, enum purge what, unsigned int *gone)
+static int pass(struct unpack *u, int fd, enum purge what, unsigned int *gone)
 {
     char *listing = malloc(LISTING);
     struct stat st;
@@ -92,6 +78,29 @@ static int purge(struct unpack *u, int fd, enum purge what, unsigned int *gone)
         code = system_error(u, NULL);
     free(listing);
     return code;
+}
+
+/* All passes over a directory: another one for as long as something goes, should the file system have passed over a
+   name while others went. What is left after PURGE_LOWER is this layer's, and so is all that comes later: marked by a
+   name that none has, it is not looked through again, however often the layer asks. */
+static int purge(struct unpack *u, int fd, enum purge what)
+{
+    unsigned int gone = 1;
+    int code = OK;
+    struct stat st;
+    bool fresh;
+
+    if (what == PURGE_LOWER) {
+        if (fstat(fd, &st) < 0)
+            return system_error(u, NULL);
+        if (set_has(u, st.st_ino, "/"))
+            return OK;
+    }
+    while (code == OK && gone) {
+        gone = 0;
+        code = pass(u, fd, what, &gone);
+    }
+    return code == OK && what == PURGE_LOWER ? set_add(u, st.st_ino, "/", &fresh) : code;
 }
 
 /* Removes a name with all that is below it. With keep_own what this layer has made there stays, and so does the way to
@@ -127,38 +136,51 @@ static const char *opaque_name(const struct unpack *u)
     return u->mode == OVERLAY ? "trusted.overlay.opaque" : "user.overlay.opaque";
 }
 
-/* Nothing of the lower layers is seen through the directory. A whiteout in it would be seen instead: it goes. */
+static bool is_opaque(const struct unpack *u, int fd)
+{
+    char mark[4];
+
+    return fgetxattr(fd, opaque_name(u), mark, sizeof mark) > 0;
+}
+
+/* Nothing of the lower layers is seen through the directory. A whiteout in it would be seen instead: it goes, and none
+   is made later. */
 int make_opaque(struct unpack *u, int fd)
 {
-    unsigned int gone = 0;
-
     if (u->mode == FLAT)
-        return purge(u, fd, PURGE_LOWER, &gone);
+        return purge(u, fd, PURGE_LOWER);
+    if (is_opaque(u, fd))
+        return OK;
     if (fsetxattr(fd, opaque_name(u), "y", 1, 0) < 0)
         return system_error(u, NULL);
-    return purge(u, fd, PURGE_WHITEOUTS, &gone);
+    return purge(u, fd, PURGE_WHITEOUTS);
 }
 
 int opaque(struct unpack *u, struct dir *parent)
 {
-    unsigned int gone;
-    int code;
+    int code = make_opaque(u, parent->fd);
 
-    if (u->mode != FLAT)
-        return make_opaque(u, parent->fd);
-    do {
-        gone = 0;
-        code = purge(u, parent->fd, PURGE_LOWER, &gone);
-    } while (code == OK && gone);
-    /* what was open below may be gone: nothing below is worth keeping open */
-    dirs_drop(u, parent, "");
+    if (u->mode == FLAT) /* what was open below may be gone: nothing below is worth keeping open */
+        dirs_drop(u, parent, "");
     return code;
+}
+
+/* For the report, which names a directory once for all whiteouts that follow. */
+static int list_whiteout(struct unpack *u, const struct dir *parent, const char *name)
+{
+    int code = OK;
+
+    if (!u->any_listed || strcmp(u->listed, parent->path) != 0) {
+        memcpy(u->listed, parent->path, parent->length + 1);
+        u->any_listed = true;
+        code = report(u, 'd', parent->path, parent->length);
+    }
+    return code == OK ? report(u, 'w', name, strlen(name)) : code;
 }
 
 /* Lower layers' `name` is gone; what this layer has put there, before or after, stays. */
 int whiteout(struct unpack *u, struct dir *parent, const char *name)
 {
-    char mark[4];
     struct stat st;
     int fd, code;
 
@@ -174,10 +196,9 @@ int whiteout(struct unpack *u, struct dir *parent, const char *name)
         close(fd);
         return code;
     }
-    if (fgetxattr(parent->fd, opaque_name(u), mark, sizeof mark) > 0)
+    if (is_opaque(u, parent->fd))
         return OK;
     if (mknodat(parent->fd, name, S_IFCHR, makedev(0, 0)) < 0)
         return system_error(u, NULL);
-    code = buffer_add(u, &u->whiteouts, parent->path, parent->length);
-    return code == OK ? buffer_add(u, &u->whiteouts, name, strlen(name)) : code;
+    return list_whiteout(u, parent, name);
 }

@@ -43,6 +43,7 @@ enum code {
     E_EMPTY_LINK, /* a link without a target */
     E_LINK_DIR,   /* a hard link to a directory */
     E_STATE,      /* memory for what must be remembered is used up */
+    E_DETOUR,     /* over the limit of steps by way of symlinks */
 };
 
 struct xattr {

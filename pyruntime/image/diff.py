@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from pyruntime.errors import ImageError
 from pyruntime.image.tar_header import entry_header
+from pyruntime.image.unpack_merged import is_whiteout
 from pyruntime.image.unpack_report import quoted
-from pyruntime.image.unpack_settle import is_whiteout
 from pyruntime.record import Record
 
 if TYPE_CHECKING:

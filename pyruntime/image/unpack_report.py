@@ -32,6 +32,7 @@ CODES = (
     ("{entry}: link without a target", ""),
     ("{entry}: hard link to the directory {target}", ""),
     ("layer needs too much memory to be remembered, at {entry}", ""),
+    ("layer takes too long a way through symlinks, at {entry}", "links to links to deep directories: do not trust it"),
 )
 
 # enum warning of csrc/unpack.h, in its order
@@ -61,14 +62,16 @@ class LayerResult(Record):
     """An unpacked layer. Paths are relative to it, canonical and bytes.
 
     `size`: bytes of its files, `tar_size` of the tar, `blob_size` of what was read. `implied`: directories that the
-    archive does not list, b"" the root. `links`: (path, target in a lower layer). Both, and `whiteouts` that turn out
-    to hide nothing, are settled by settle(). `seconds`, `cpu_s` and `memory_kib` are of the helper.
+    archive does not list, as (how many names of the path before begin this one, the rest of it), parents first; see
+    implied_paths. `links`: (path, target in a lower layer). Both, and `whiteouts` that turn out to hide nothing, are
+    settled by settle(). `seconds` and `cpu_s` are of the helper; `memory_kib` too, but for a caller that was larger when
+    it started the helper: the kernel counts on from there (getrusage(2)).
     """
 
     diff_id: str
     size: int
     entries: int
-    implied: tuple[bytes, ...]
+    implied: tuple[tuple[int, bytes], ...]
     links: tuple[tuple[bytes, bytes], ...]
     warnings: tuple[str, ...]
     whiteouts: tuple[Whiteout, ...] = ()
@@ -115,6 +118,33 @@ def _error(pairs: list[Pair], layer: str, limit: int) -> UnpackError:
     return UnpackError(f"unpacking layer{layer and ' ' + layer}: {text}", entry=os.fsdecode(entry), layer=layer, hint=hint)
 
 
+def implied_paths(result: LayerResult) -> list[bytes]:
+    """The directories that the archive does not list by their whole paths, b"" the root, sorted. Long when they are deep."""
+    names: list[bytes] = []
+    paths = []
+    for depth, rest in result.implied:
+        names[depth:] = filter(None, rest.split(b"/"))
+        paths.append(b"/".join(names))
+    return sorted(paths)
+
+
+def _implied(pairs: list[Pair]) -> tuple[tuple[int, bytes], ...]:
+    told = (text.partition(b" ") for text in _all(pairs, "i"))
+    return tuple((int(depth), rest) for depth, _, rest in told)
+
+
+def _whiteouts(pairs: list[Pair]) -> tuple[Whiteout, ...]:
+    """A directory is told once for those that follow."""
+    found = []
+    folder = b""
+    for letter, text in pairs:
+        if letter == "d":
+            folder = text
+        elif letter == "w":
+            found.append(Whiteout(folder, text))
+    return tuple(found)
+
+
 def _warnings(pairs: list[Pair]) -> tuple[str, ...]:
     texts = []
     rows = zip(_all(pairs, "k"), _all(pairs, "f"), _all(pairs, "x"))
@@ -138,7 +168,7 @@ def read_answer(answer: bytes, layer: str, limit: int) -> LayerResult:
     return LayerResult(
         diff_id="sha256:" + _first(pairs, "D").decode(),
         size=int(_first(pairs, "b")), entries=int(_first(pairs, "e")),
-        implied=tuple(_all(pairs, "i")), links=tuple(zip(_all(pairs, "l"), _all(pairs, "t"))),
-        warnings=_warnings(pairs), whiteouts=tuple(map(Whiteout, _all(pairs, "d"), _all(pairs, "w"))),
+        implied=_implied(pairs), links=tuple(zip(_all(pairs, "l"), _all(pairs, "t"))),
+        warnings=_warnings(pairs), whiteouts=_whiteouts(pairs),
         tar_size=int(_first(pairs, "S")), blob_size=int(_first(pairs, "R")),
         seconds=seconds, cpu_s=cpu, memory_kib=int(memory))  # fmt: skip

@@ -14,36 +14,31 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from pyruntime.errors import UnpackError
+from pyruntime.image.unpack_merged import (
+    OPEN_DIR,
+    Merged,
+    Own,
+    Seen,
+    Trail,
+    is_opaque,
+    is_whiteout,
+    names_of,
+    own_trail,
+    status_of,
+)
 from pyruntime.image.unpack_report import LayerResult, Whiteout, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Self
 
-OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
 OURS = ("trusted.overlay.", "user.overlay.", "security.selinux")  # attributes that are not copied
-OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-SYMLINKS_MAX = 40
 COPY = 1 << 20
-
-
-def is_whiteout(status: os.stat_result) -> bool:
-    """A device 0:0."""
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
-
-
-def is_opaque(fd: int) -> str:
-    """The attribute by which a directory hides those below it, or ""."""
-    for name in OPAQUE:
-        try:
-            if os.getxattr(fd, name) == b"y":
-                return name
-        except OSError:
-            continue
-    return ""
+HIDDEN_TOLD = 20  # warnings of a layer
 
 
 @contextmanager
@@ -52,128 +47,6 @@ def _times_kept(fd: int) -> Iterator[None]:
     status = os.fstat(fd)
     yield
     os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def _status(name: bytes, fd: int) -> os.stat_result | None:
-    try:
-        return os.stat(name, dir_fd=fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-
-
-class Places:
-    """One directory of the merged view: its descriptors, top first; the layers that have it and are not hidden."""
-
-    def __init__(self, fds: list[int], *, root: bool = False) -> None:
-        self.fds, self.root = fds, root
-
-    def close(self) -> None:
-        """Closes them all."""
-        for fd in self.fds:
-            os.close(fd)
-        self.fds = []
-
-    def names(self) -> set[bytes]:
-        """All names in it."""
-        return {os.fsencode(name) for fd in self.fds for name in os.listdir(fd) if self.look(os.fsencode(name))}
-
-    def look(self, name: bytes) -> tuple[int, os.stat_result] | None:
-        """(descriptor of the layer's directory, status) of the uppermost that has the name; None also for a whiteout."""
-        for fd in self.fds:
-            status = _status(name, fd)
-            if status is not None:
-                return None if is_whiteout(status) else (fd, status)
-            if not self.root and is_opaque(fd):
-                return None
-        return None
-
-    def enter(self, name: bytes) -> Places:
-        """The directory of that name, empty when there is none."""
-        found: list[int] = []
-        for fd in self.fds:
-            status = _status(name, fd)
-            if status is not None:
-                if not stat.S_ISDIR(status.st_mode):
-                    break
-                found.append(os.open(name, OPEN_DIR, dir_fd=fd))
-                if is_opaque(found[-1]):
-                    break
-            if not self.root and is_opaque(fd):
-                break
-        return Places(found)
-
-
-class Merged:
-    """The view of some layers, top first, as an overlay mount gives it."""
-
-    def __init__(self, paths: Sequence[str]) -> None:
-        self.paths = paths
-
-    def root(self) -> Places:
-        """The root: that of every layer, overlayfs knows no opaque one."""
-        return Places([os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for path in self.paths], root=True)
-
-    def directory(self, path: bytes) -> Places:
-        """A directory by its canonical path; the caller closes it."""
-        here = self.root()
-        for name in filter(None, path.split(b"/")):
-            below = here.enter(name)
-            here.close()
-            here = below
-        return here
-
-    def find(self, path: bytes) -> tuple[Places, bytes] | None:
-        """(directory, last name) of a path whose parents may be symlinks, followed inside the root. The caller closes."""
-        done: list[bytes] = []
-        rest = [name for name in reversed(path.split(b"/")) if name not in {b"", b"."}]
-        followed = 0
-        while len(rest) > 1:
-            name = rest.pop()
-            if name in {b"..", b".", b""}:
-                del done[len(done) - (name == b"..") :]
-                continue
-            here = self.directory(b"/".join(done))
-            try:
-                seen = here.look(name)
-                if seen is None:
-                    return None
-                fd, status = seen
-                if stat.S_ISDIR(status.st_mode):
-                    done.append(name)
-                    continue
-                if not stat.S_ISLNK(status.st_mode):
-                    return None
-                followed += 1
-                if followed > SYMLINKS_MAX:
-                    return None
-                text = os.readlink(name, dir_fd=fd)
-            finally:
-                here.close()
-            if text.startswith(b"/"):
-                done.clear()
-            rest += reversed(text.split(b"/"))
-        return (self.directory(b"/".join(done)), rest[0]) if rest else None
-
-
-def _own_directory(root: str, path: bytes) -> tuple[int, bool] | None:
-    """A directory of the layer itself by its canonical path, and whether an opaque one above it cuts it off from below.
-
-    None when a later entry took it away.
-    """
-    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    alone = False
-    for depth, name in enumerate(filter(None, path.split(b"/"))):
-        alone = alone or (depth > 0 and bool(is_opaque(fd)))
-        try:
-            below = os.open(name, OPEN_DIR, dir_fd=fd)
-        except OSError as error:
-            if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
-                return None
-            raise
-        finally:
-            os.close(fd)
-        fd = below
-    return fd, alone
 
 
 def _copy_xattrs(source: int, target: int) -> None:
@@ -251,115 +124,127 @@ def _copy_node(name: bytes, status: os.stat_result, source: int, new: bytes, tar
     os.utime(new, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=target, follow_symlinks=False)
 
 
-def _settle_implied(root: str, path: bytes, lowers: Merged) -> str:
-    """A warning, or ""."""
-    found = _own_directory(root, path)
-    if found is None:
-        return ""
-    own, alone = found
-    try:
-        if alone:
-            return ""
-        parent, _, name = path.rpartition(b"/")
-        here = lowers.directory(path)
-        try:
-            if here.fds:
-                _copy_attributes(here.fds[0], own)
-                return ""
-        finally:
-            here.close()
-        above = lowers.directory(parent)
-        try:
-            hidden = above.look(name) if path else None
-        finally:
-            above.close()
-        return f"{quoted(path)} of a lower layer is no directory and is hidden by one" if hidden else ""
-    finally:
-        os.close(own)
+class Settling:
+    """One layer on top of those `below` it, top first."""
 
+    def __init__(self, root: str, below: Sequence[str]) -> None:
+        self.root = root
+        with ExitStack() as opened:
+            self.own: Trail[Own] = opened.enter_context(own_trail(root))
+            self.lowers = opened.enter_context(Merged(below))
+            self.merged = opened.enter_context(Merged([root, *below]))
+            self.opened = opened.pop_all()
+        self.copies: dict[tuple[int, int], bytes] = {}  # (device, inode) of lower layers' files: their first copy here
 
-def _settle_link(root: str, path: bytes, target: bytes, lowers: Sequence[str]) -> None:
-    found = Merged((root, *lowers)).find(target)
-    places, name = found or (Places([]), b"")
-    parent, _, new = path.rpartition(b"/")
-    here = _own_directory(root, parent)
-    try:
-        if here is None:
-            return
-        own = here[0]
-        there = _status(new, own)
-        if there is not None and not is_whiteout(there):
-            return  # a later entry of that name won
-        seen = places.look(name)
-        if seen is None or stat.S_ISDIR(seen[1].st_mode):
-            what = "which is a directory" if seen else "which is not there"
-            raise UnpackError(f"{quoted(path)}: hard link to {quoted(target)}, {what}", entry=os.fsdecode(path))
-        with _times_kept(own):
-            if there is not None:
-                os.unlink(new, dir_fd=own)
-            _place_link(root, (name, *seen), new, own)
-    finally:
-        places.close()
-        if here is not None:
-            os.close(here[0])
+    def __enter__(self) -> Self:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self.opened.close()
 
-def _place_link(root: str, found: tuple[bytes, int, os.stat_result], new: bytes, target: int) -> None:
-    """A link where the file is of the layer itself, else a copy with all metadata."""
-    name, fd, status = found
-    if _is_in(root, fd):
-        os.link(name, new, src_dir_fd=fd, dst_dir_fd=target, follow_symlinks=False)
-    elif stat.S_ISREG(status.st_mode):
-        _copy_file(name, fd, new, target)
-    else:
-        _copy_node(name, status, fd, new, target)
-
-
-def _is_in(root: str, fd: int) -> bool:
-    """Whether a directory's descriptor is of the layer itself."""
-    path = os.readlink(f"/proc/self/fd/{fd}")
-    real = os.path.realpath(root)
-    return path == real or path.startswith(real + "/")
-
-
-def _settle_whiteout(root: str, whiteout: Whiteout, lowers: Merged) -> None:
-    found = _own_directory(root, whiteout.directory)
-    if found is None:
-        return
-    own, alone = found
-    try:
-        there = _status(whiteout.name, own)
+    def whiteout(self, one: Whiteout) -> None:
+        """It goes where there is nothing to hide."""
+        names = names_of(one.directory)
+        own = self.own.go(names)
+        there = None if own.fd < 0 else status_of(one.name, own.fd)
         if there is None or not is_whiteout(there):
             return
-        below = lowers.directory(whiteout.directory)
-        try:
-            hides = not alone and not is_opaque(own) and below.look(whiteout.name) is not None
-        finally:
-            below.close()
+        hides = not own.alone and not is_opaque(own.fd) and self.lowers.trail.go(names).look(one.name) is not None
         if not hides:
-            with _times_kept(own):
-                os.unlink(whiteout.name, dir_fd=own)
-    finally:
-        os.close(own)
+            with _times_kept(own.fd):
+                os.unlink(one.name, dir_fd=own.fd)
+
+    def link(self, path: bytes, target: bytes) -> None:
+        """Raises UnpackError where nothing is found."""
+        parent, _, new = path.rpartition(b"/")
+        own = self.own.go(names_of(parent))
+        there = None if own.fd < 0 else status_of(new, own.fd)
+        if own.fd < 0 or (there is not None and not is_whiteout(there)):
+            return  # a later entry took the directory, or won the name
+        seen = self.merged.find(target)
+        if seen is None or stat.S_ISDIR(seen.status.st_mode):
+            what = "which is a directory" if seen else "which is not there"
+            raise UnpackError(f"{quoted(path)}: hard link to {quoted(target)}, {what}", entry=os.fsdecode(path))
+        with _times_kept(own.fd):
+            if there is not None:
+                os.unlink(new, dir_fd=own.fd)
+            self._place(target.rpartition(b"/")[2], seen, path, own.fd)
+
+    def _place(self, name: bytes, seen: Seen, path: bytes, target: int) -> None:
+        """A link where the layer has the file itself, or a copy of it by now; else a copy with all metadata."""
+        new = path.rpartition(b"/")[2]
+        if seen.layer == 0:
+            os.link(name, new, src_dir_fd=seen.fd, dst_dir_fd=target, follow_symlinks=False)
+            return
+        key = seen.status.st_dev, seen.status.st_ino
+        if key in self.copies and self._link_copy(self.copies[key], new, target):
+            return
+        if stat.S_ISREG(seen.status.st_mode):
+            _copy_file(name, seen.fd, new, target)
+        else:
+            _copy_node(name, seen.status, seen.fd, new, target)
+        self.copies[key] = path
+
+    def _link_copy(self, copy: bytes, new: bytes, target: int) -> bool:
+        """False: that one has as many names as the file system gives."""
+        folder, _, name = copy.rpartition(b"/")
+        with own_trail(self.root) as trail:
+            try:
+                os.link(name, new, src_dir_fd=trail.go(names_of(folder)).fd, dst_dir_fd=target, follow_symlinks=False)
+            except OSError as error:
+                if error.errno != errno.EMLINK:
+                    raise
+                return False
+        return True
+
+    def implied(self, paths: Sequence[tuple[int, bytes]]) -> list[str]:
+        """Attributes from below; warnings.
+
+        A directory has its turn when all below it have had theirs: its mode may forbid to enter it.
+        """
+        told: list[str] = []
+        waiting: list[int] = []  # depths of those on the way down to here
+        self.own.cut(0)
+        for depth, rest in paths:
+            while waiting and waiting[-1] > depth:
+                self._leave(waiting.pop(), told)
+            self.own.cut(depth)
+            self.own.names += names_of(rest)
+            waiting.append(len(self.own.names))
+        while waiting:
+            self._leave(waiting.pop(), told)
+        if len(told) > HIDDEN_TOLD:
+            told[HIDDEN_TOLD:] = [f"{told[HIDDEN_TOLD]} (and {len(told) - HIDDEN_TOLD - 1} more)"]
+        return told
+
+    def _leave(self, depth: int, told: list[str]) -> None:
+        self.own.cut(depth)
+        own = self.own.here()
+        if own.fd < 0 or own.alone:
+            return
+        names = self.own.names
+        here = self.lowers.trail.go(names)
+        if here.fds:
+            _copy_attributes(here.fds[0][1], own.fd)
+        elif names and self.lowers.trail.go(names[:-1]).look(names[-1]):
+            told.append(f"{quoted(b'/'.join(names))} of a lower layer is no directory and is hidden by one")
 
 
-def _settle_opaque_root(root: str, lowers: Merged) -> None:
+def _settle_opaque_root(root: str, below: Sequence[str]) -> None:
     """What overlayfs would not do for a root: each name below gets a whiteout, or its directory here is opaque."""
     own = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    below = lowers.root()
     try:
         attribute = is_opaque(own)
         if not attribute:
             return
-        with _times_kept(own):
-            for name in below.names():
-                there = _status(name, own)
+        with Merged(below) as lowers, _times_kept(own):
+            for name in lowers.trail.here().names():
+                there = status_of(name, own)
                 if there is None:
                     os.mknod(name, stat.S_IFCHR, 0, dir_fd=own)
                 elif stat.S_ISDIR(there.st_mode):
                     _make_opaque(own, name, attribute)
     finally:
-        below.close()
         os.close(own)
 
 
@@ -396,15 +281,14 @@ def settle(layers: Sequence[tuple[str, LayerResult]], lowers: Sequence[str] = ()
 
 
 def _settle_one(path: str, result: LayerResult, below: list[str]) -> list[str]:
-    lowers = Merged(below)
-    _settle_opaque_root(path, lowers)
-    for whiteout in result.whiteouts:
-        _settle_whiteout(path, whiteout, lowers)
-    for new, target in result.links:
-        _settle_link(path, new, target, below)
-    # last, and children first: the work above and inside changes times
-    hidden = [_settle_implied(path, name, lowers) for name in sorted(result.implied, reverse=True)]
-    return [f"layer {result.diff_id[:19]}: {text}" for text in hidden if text]
+    _settle_opaque_root(path, below)
+    with Settling(path, below) as layer:
+        for whiteout in result.whiteouts:
+            layer.whiteout(whiteout)
+        for new, target in result.links:
+            layer.link(new, target)
+        hidden = layer.implied(result.implied)  # last: the work above changes times
+    return [f"layer {result.diff_id[:19]}: {text}" for text in hidden]
 
 
 def overlay_options(lowers: Sequence[str], upper: str = "", work: str = "", *, user: bool = False) -> str:

@@ -12,7 +12,7 @@ from cffi import FFI
 HERE = os.path.dirname(os.path.abspath(__file__))
 CSRC = os.path.normpath(os.path.join(HERE, "..", "..", "csrc"))
 SOURCES = ("unpack", "unpack_tar", "unpack_pax", "unpack_names", "unpack_dirs", "unpack_remove", "unpack_attrs",
-           "unpack_confine")  # fmt: skip
+           "unpack_stamps", "unpack_confine")  # fmt: skip
 
 
 def declarations() -> str:

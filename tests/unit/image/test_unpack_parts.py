@@ -16,7 +16,7 @@ from pyruntime.image.tar_header import entry_header, record
 from pyruntime.image.unpack import IdMaps, LayerUnpack, overlay_options
 from pyruntime.image.unpack_helper import Blob, Decompressors, Inflate, Limits, Refused, pieces
 from pyruntime.image.unpack_maps import namespace_for
-from pyruntime.image.unpack_report import CODES, WARNINGS, read_answer
+from pyruntime.image.unpack_report import CODES, WARNINGS, implied_paths, read_answer
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -113,12 +113,12 @@ def answer(*texts: bytes) -> bytes:
 
 
 def test_an_answer_becomes_a_result() -> None:
-    told = answer(b"D" + b"ab" * 32, b"S2048", b"R100", b"i", b"id/e", b"e7", b"b9", b"lnew", b"tlow/f", b"dd", b"w\xffx",
+    told = answer(b"D" + b"ab" * 32, b"S2048", b"R100", b"i0 ", b"i0 d/e", b"i1 f", b"e7", b"b9", b"lnew", b"tlow/f", b"dd", b"w\xffx", b"wy",
                   b"k0 3", b"fdev/null", b"x", b"T1.5 0.5 2000")  # fmt: skip
     result = read_answer(told, "", 5)
     assert (result.diff_id, result.size, result.entries) == ("sha256:" + "ab" * 32, 9, 7)
-    assert (result.implied, result.links) == ((b"", b"d/e"), ((b"new", b"low/f"),))
-    assert [(one.directory, one.name) for one in result.whiteouts] == [(b"d", b"\xffx")]
+    assert (implied_paths(result), result.links) == ([b"", b"d/e", b"d/f"], ((b"new", b"low/f"),))
+    assert [(one.directory, one.name) for one in result.whiteouts] == [(b"d", b"\xffx"), (b"d", b"y")]
     assert result.warnings == ("'dev/null': devices skipped, they need a privileged user (and 2 more)",)
     assert (result.tar_size, result.blob_size, result.seconds, result.memory_kib) == (2048, 100, 1.5, 2000)
 
