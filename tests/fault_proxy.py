@@ -119,7 +119,7 @@ class FaultProxy:
                 fault.gate.wait(30)
             if fault.status:
                 _drain(handler, int(headers.get("Content-Length", 0)))
-                _reply(handler, fault.status, fault.headers, fault.body)
+                answer(handler, fault.status, fault.headers, fault.body)
                 return
             if fault.no_range:
                 headers.pop("Range", None)
@@ -139,6 +139,17 @@ class FaultProxy:
                 _cut(handler, reset=fault.reset)
                 return
             self._answer(handler, connection.getresponse(), fault)
+        finally:
+            connection.close()
+
+    def ask(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
+        """(status, headers, body) of what the upstream answers."""
+        connection = http.client.HTTPConnection(self.upstream, timeout=60)
+        try:
+            connection.request(method, path, body, headers)
+            got = connection.getresponse()
+            given = {name: value for name, value in got.getheaders() if name.lower() not in {"date", "connection"}}
+            return got.status, given, got.read()
         finally:
             connection.close()
 
@@ -183,7 +194,8 @@ class FaultProxy:
                 time.sleep(fault.slow_s)
 
 
-def _reply(handler: http.server.BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes) -> None:
+def answer(handler: http.server.BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes) -> None:
+    """A whole answer."""
     handler.send_response(status)
     for name, value in {"Content-Length": str(len(body)), **headers}.items():
         handler.send_header(name, value)

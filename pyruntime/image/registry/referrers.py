@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
 PAGE_LIMIT = 4 << 20  # bytes of a page
 PAGES_MAX = 1000
+TOTAL_LIMIT = 64 << 20  # bytes of all pages
 _NEXT = re.compile(r'<([^<>]+)>\s*;(?:[^,]*;)?\s*rel="?next"?', re.IGNORECASE)
 
 
 def pages(client: RegistryClient, name: str, tail: str) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """(bytes, document) of a list and of the pages its `Link` headers lead to. Raises RegistryError."""
+    left = TOTAL_LIMIT
     for _ in range(PAGES_MAX):
         with client.get(name, tail, f"list {tail.partition('?')[0]} of {name}") as answer:
             raw = answer.read(PAGE_LIMIT)
@@ -39,9 +41,12 @@ def pages(client: RegistryClient, name: str, tail: str) -> Iterator[tuple[bytes,
             raise RegistryError(f"the registry's list for {name} is no JSON object of at most {PAGE_LIMIT} bytes",
                                 value=name)
         yield raw, document
+        left -= len(raw)
         if not tail:
             return
-    raise RegistryError(f"the registry's list for {name} has more than {PAGES_MAX} pages", value=name)
+        if left < 0:
+            break
+    raise RegistryError(f"the registry's list for {name} has more than {PAGES_MAX} pages or {TOTAL_LIMIT} bytes", value=name)
 
 
 def _next(answer: Answer) -> str:
@@ -73,9 +78,11 @@ def referrers(client: RegistryClient, name: str, digest: str, artifact_type: str
         query = f"?{urlencode({'artifactType': artifact_type})}" if artifact_type else ""
         for raw, _ in pages(client, name, f"referrers/{digest}{query}"):
             parsed = parse_manifest(raw)
-            found += parsed.manifests if isinstance(parsed, Index) else ()
+            if not isinstance(parsed, Index):
+                raise RegistryError(f"the registry's list of what refers to {digest} is no index", value=name)
+            found += parsed.manifests
     except RegistryError as error:
-        if error.http_status != 404:
+        if error.http_status != 404 or found:  # the registry has the API, but lost a page
             raise
         found = list(_fallback(client, name, digest)[0])
     return tuple(entry for entry in found if artifact_type in {"", entry.artifact_type})
