@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,25 @@ def test_what_comes_out(kind):
             all_of(damaged)
     with pytest.raises(InvalidImage, match="more than 1000 bytes when unpacked"):
         all_of(packed, limit_bytes=1000)
+
+
+def greedy_xz() -> bytes:
+    """A small file whose header asks for a dictionary of 4 GiB (xz-file-format, 3.1 and 5.3.1)."""
+    packed = bytearray(lzma.compress(b"x"))
+    size = (packed[12] + 1) * 4
+    at = packed.index(b"\x21\x01", 12) + 2
+    packed[at] = 40
+    packed[12 + size - 4 : 12 + size] = zlib.crc32(packed[12 : 12 + size - 4]).to_bytes(4, "little")
+    return bytes(packed)
+
+
+@pytest.mark.parametrize(("data", "said"), [
+    (greedy_xz(), "Memory usage limit"),
+    (b"\x28\xb5\x2f\xfd\x00" + bytes([21 << 3]) + b"\x09\0\0x", ""),  # a window of 2 GiB (RFC 8878, 3.1.1.1.2)
+], ids=["xz", "zstd"])  # fmt: skip
+def test_memory_that_a_header_asks_for_is_not_given(data, said):
+    with pytest.raises(InvalidImage, match=f"compression is damaged: .*{said}"):
+        all_of(data)
 
 
 def test_plain_needs_no_process():
