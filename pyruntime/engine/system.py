@@ -7,6 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from pyruntime.image.registry.hosts import masked
 from pyruntime.version import SPEC_VERSION, VERSION
 
 if TYPE_CHECKING:
@@ -52,8 +53,9 @@ def info(engine: Engine, images: int) -> dict[str, Any]:
         "KernelVersion": name.release, "OperatingSystem": system, "OSVersion": system_version, "OSType": "linux",
         "Architecture": name.machine, "NCPU": os.cpu_count() or 1, "MemTotal": _memory_bytes(),
         "IndexServerAddress": INDEX_SERVER, "RegistryConfig": _registries(engine), "GenericResources": None,
-        "DockerRootDir": settings.data_root, "HttpProxy": settings.http_proxy, "HttpsProxy": settings.https_proxy,
-        "NoProxy": settings.no_proxy, "Name": name.nodename, "Labels": list(settings.labels), "ExperimentalBuild": False,
+        "DockerRootDir": settings.data_root,
+        "HttpProxy": masked(settings.http_proxy), "HttpsProxy": masked(settings.https_proxy), "NoProxy": settings.no_proxy,
+        "Name": name.nodename, "Labels": list(settings.labels), "ExperimentalBuild": False,
         "ServerVersion": VERSION, "Runtimes": {"pyruntime": {"path": "pyruntime"}}, "DefaultRuntime": "pyruntime",
         "Swarm": NOBODY, "LiveRestoreEnabled": True, "Isolation": "", "InitBinary": "",
         "ContainerdCommit": {"ID": ""}, "RuncCommit": {"ID": ""}, "InitCommit": {"ID": ""},

@@ -30,6 +30,7 @@ DOCUMENT_MAX_BYTES = 4 << 20
 LINKS_MAX = 8
 # Of the oldest form, beside each layer (archive_legacy.py). Archives of today have them too, and nothing needs them there.
 OLD_DOCUMENT = re.compile(r"repositories|([0-9a-f]{64})/json")
+NAMES_MAX = 32 << 20  # characters of all names and targets of links
 OLD_MAX_BYTES = 16 << 20  # of all of them; what is more is passed over
 _IGNORED = ("/VERSION", "/json")
 
@@ -72,7 +73,7 @@ class TarContents:
     def __init__(self, read: Read, blobs: Blobs) -> None:
         self.blobs = blobs
         self._documents: dict[str, bytes] = {}
-        self._old_bytes = 0
+        self._old_bytes = self._names = 0
         self._files: dict[str, str] = {}  # name -> digest
         self._links: dict[str, tuple[str, str]] = {}  # name -> (folder it counts from, target)
         with inflated(read) as plain:
@@ -109,6 +110,10 @@ class TarContents:
         return True
 
     def _add(self, entry: Entry, name: str, chunks: Iterator[bytes]) -> None:
+        self._names += len(name) + len(entry.target)
+        if self._names > NAMES_MAX:
+            raise InvalidImage(f"the archive has names of more than {NAMES_MAX} characters",
+                               hint="it is no archive of images")
         # A name that comes again is the later entry's.
         for table in (self._documents, self._files, self._links):
             table.pop(name, None)

@@ -154,16 +154,17 @@ def _entry(block: bytes, kind: bytes, size: int, more: dict[str, str]) -> Entry:
 def _pax_records(data: bytes) -> dict[str, str]:
     """`length key=value newline`, one after the other; the length counts itself."""
     found: dict[str, str] = {}
-    while data.strip(b"\0"):
-        digits, space, _ = data[:24].partition(b" ")
-        if not space or not digits.isdigit() or not len(digits) + 3 <= (length := int(digits)) <= len(data):
+    at, end = 0, len(data.rstrip(b"\0"))
+    while at < end:
+        digits, space, _ = data[at : at + 24].partition(b" ")
+        if not space or not digits.isdigit() or not len(digits) + 3 <= (length := int(digits)) <= len(data) - at:
             raise _bad("has a PAX record of a wrong length")
-        record = data[len(digits) + 1 : length]
+        record = data[at + len(digits) + 1 : at + length]
         key, equals, value = record[:-1].partition(b"=")
         if not equals or record[-1:] != b"\n":
             raise _bad("has a PAX record that is not `key=value`")
         found[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
-        data = data[length:]
+        at += length
     return found
 
 

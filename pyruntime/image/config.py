@@ -11,6 +11,7 @@ from pyruntime.image.fields import Fields, load_object
 from pyruntime.image.platform import Platform, normalise
 from pyruntime.record import Record
 
+LAYERS_MAX = 500  # of an overlay mount (fs/overlayfs, OVL_MAX_STACK)
 CONFIG_MAX_BYTES = 8 << 20
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)")
 
@@ -118,7 +119,10 @@ def _check_inner(fields: Fields) -> None:
 
 
 def check_layers(config: ImageConfig, count: int) -> None:
-    """Raises InvalidImage unless the config has a DiffID for each of the manifest's `count` layers."""
+    """Raises InvalidImage unless the config has a DiffID for each of the manifest's `count` layers, LAYERS_MAX at most."""
+    if count > LAYERS_MAX:
+        raise InvalidImage(f"the image has {count} layers, more than {LAYERS_MAX}", field="/layers", value=str(count),
+                           hint="an overlay mount takes no more")
     if len(config.diff_ids) != count:
         raise InvalidImage(f"image config has {len(config.diff_ids)} diff_ids, its manifest {count} layers",
                            field="/rootfs/diff_ids", value=str(len(config.diff_ids)),

@@ -32,6 +32,8 @@ CLIENT_ID = "pyruntime"
 EXPIRES_S = 60  # of a token whose server does not say (distribution, token specification)
 MARGIN_S = 5.0  # a token this close to its end is not used any more; a tenth of its life when that is less
 TOKEN_LIMIT = 1 << 20
+LASTS_MAX_S = 365 * 86400.0  # whatever the server says
+SCOPES_MAX = 16  # that a registry's challenges may add up to
 
 
 class Token(Record):
@@ -81,6 +83,8 @@ class Authorizer:
             extra = tuple(word for word in challenge.get("scope").split() if not covered(word, wider))
             dropped = self._drop(realm, service, wider, sent)
             self._challenge = challenge
+            if len(wider) + len(extra) > SCOPES_MAX:
+                return False
             if sent and not extra and (not dropped or challenge.get("error") == "insufficient_scope"):
                 return False  # a token of these scopes was refused, and another would be no better
             self._wider[scopes] = (*wider, *extra)
@@ -105,6 +109,9 @@ class Authorizer:
     def _header(self, operation: Operation, scopes: tuple[str, ...]) -> str:
         known = self._known()
         if known.registry_token:
+            if not (known.registry_token.isascii() and known.registry_token.isprintable()):
+                raise RegistryError(f"the registry token for {self._server} has characters that no header may hold",
+                                    value=self._server, hint="is there a line end in it?")
             return f"Bearer {known.registry_token}"
         if self._challenge is None:
             return ""
@@ -201,8 +208,8 @@ def read_token(raw: bytes, host: str) -> Token:
         refresh = document.get("refresh_token") or ""
         lasts = document.get("expires_in") or EXPIRES_S
         issued = document.get("issued_at") or ""
-        lasts = max(float(lasts), 1.0)
-    except (ValueError, TypeError, AttributeError, RecursionError):
+        lasts = min(max(1.0, float(lasts)), LASTS_MAX_S)
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         value = None
     if not isinstance(value, str) or not (value.isascii() and value.isprintable()) or not isinstance(refresh, str):
         raise RegistryError(f"token server {host} answered without a token", value=host)

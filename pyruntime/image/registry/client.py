@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from pyruntime.image.registry.http import Answer
 
 
+WARNINGS_MAX = 20  # different ones that are told
+
+
 class Fetched(Record):
     """A manifest as a registry gave it; `raw` is b"" after a HEAD, whose `digest` is the registry's word alone."""
 
@@ -255,7 +258,7 @@ class RegistryClient:
         return self._endpoints(name)[-1]
 
     def _once(self, text: str) -> None:
-        if self._warn is not None and text not in self._warned:
+        if self._warn is not None and text not in self._warned and len(self._warned) < WARNINGS_MAX:
             self._warned.add(text)
             self._warn(text)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Ask = Callable[[dict[str, str]], Answer]  # one endpoint: request headers to the final answer of the blob's GET
 
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
 
 def read_blob(operation: Operation, policy: RetryPolicy, endpoints: list[Ask], digest: str, size: int,

@@ -24,6 +24,7 @@ RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 REDIRECTS_MAX = 5
 ERROR_LIMIT = 64 << 10
+WARNING_LIMIT = 1000  # characters
 
 
 class RetryPolicy(Record):
@@ -65,7 +66,7 @@ def send_retrying(operation: Operation, policy: RetryPolicy, send: Callable[[], 
 
 def retry_after(text: str) -> float:
     """Seconds a `Retry-After` asks for, as a number or a date; 0 for none, or for one that cannot be read."""
-    text = text.strip()
+    text = text[:1000].strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
     try:
@@ -86,9 +87,17 @@ def origin(url: str) -> tuple[str, str, int]:
     return parts.scheme, parts.hostname, port or PORTS[parts.scheme]
 
 
+def join(base: str, location: str) -> str:
+    """The URL of a reference in an answer to `base`. Raises RegistryError."""
+    try:
+        return urljoin(base, location)
+    except ValueError:
+        raise RegistryError(f"the registry names an invalid URL {location[:200]!r}", value=location[:200]) from None
+
+
 def resolve(base: str, location: str) -> str:
     """The URL of a Location header. Raises RegistryError when it leaves https for http."""
-    url = urljoin(base, location)
+    url = join(base, location)
     if origin(url)[0] == "http" and origin(base)[0] == "https":
         raise RegistryError(f"redirect from https to http refused: {urlsplit(base).netloc} to {urlsplit(url).netloc}",
                             value=urlsplit(url).netloc, hint="the registry's own address is set wrong, or its proxy")
@@ -158,5 +167,5 @@ def warnings_of(headers: Any) -> list[str]:
         match = re.match(r'299\s+\S+\s+"((?:[^"\\]|\\.)*)"', field)
         if match:
             text = re.sub(r"\\(.)", r"\1", match[1])
-            found.append("".join(letter for letter in text if letter.isprintable()))
+            found.append("".join(letter for letter in text[:WARNING_LIMIT] if letter.isprintable()))
     return found

@@ -23,7 +23,8 @@ def get(name: str, server: str) -> tuple[str, str] | None:
     if code != 0:
         if NOT_FOUND in out:
             return None
-        raise _failure(name, f"get failed: {out.strip()[:200] or f'exit code {code}'}")
+        said = "" if "Secret" in out else out.strip()[:200]  # an answer all the same is in no error text
+        raise _failure(name, f"get failed: {said or f'exit code {code}'}")
     try:
         answer = json.loads(out)
         user, secret = answer["Username"], answer["Secret"]

@@ -69,6 +69,10 @@ class HostConfig(Record):
     https_proxy: str = ""
     no_proxy: str = ""
 
+    def __repr__(self) -> str:
+        proxies = tuple(masked(text) for text in (self.http_proxy, self.https_proxy))
+        return f"HostConfig(mirrors={self.mirrors}, insecure={self.insecure}, proxies={proxies})"
+
     def endpoints(self, domain: str, *, push: bool = False) -> tuple[Endpoint, ...]:
         """Mirrors and then the origin; for a push the origin alone. Raises UsageError for a mirror that is no URL."""
         mirrors = () if push else dict(self.mirrors).get(domain, ())
@@ -159,6 +163,13 @@ def from_environment(environ: Mapping[str, str], **settings: object) -> HostConf
 
     return HostConfig(http_proxy=value("http_proxy"), https_proxy=value("https_proxy"), no_proxy=value("no_proxy"),
                       **settings)  # type: ignore[arg-type]
+
+
+def masked(url: str) -> str:
+    """A proxy's URL for people to read: `xxxxx` for name and password, as Docker shows it."""
+    before, at, place = url.rpartition("@")
+    scheme, slashes, _ = before.rpartition("://")
+    return f"{scheme}{slashes}xxxxx:xxxxx@{place}" if at else url
 
 
 def bare(host: str) -> str:

@@ -38,6 +38,7 @@ READ_TIMEOUT_S = 60.0  # between two packets, not for the whole
 CHUNK = 128 << 10
 ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 GIVEN_UP = "the transfer was cancelled"
+DIGITS_MAX = 18  # of a number in a header; more than any size, and fewer than int() refuses
 WATCH_S = 0.1  # how long a cancelled call may stay blocked
 
 
@@ -215,7 +216,7 @@ class Answer:
     def length(self) -> int:
         """Content-Length, -1 when it is not said."""
         text = self.headers.get("Content-Length", "")
-        return int(text) if text.isascii() and text.isdigit() else -1
+        return int(text) if text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX else -1
 
     def chunks(self, size: int = CHUNK) -> Iterator[bytes]:
         """The body in pieces. Raises Transient for a body that ends early, Cancelled."""
@@ -291,6 +292,8 @@ def translate(error: Exception, url: str) -> RegistryError:
         return Transient(f"{host} sent nothing for {READ_TIMEOUT_S:g} s", value=host)
     if isinstance(error, (failures.ProtocolError, failures.ClosedPoolError, OSError)):
         return Transient(f"the connection to {host} broke: {cause[:200]}", value=host)
+    if not isinstance(error, failures.HTTPError):  # http.client shows the header it cannot send, which may be a secret
+        return RegistryError(f"cannot ask {host}: the request holds characters that no request may hold", value=host)
     return RegistryError(f"cannot ask {host}: {cause[:200]}", value=host)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from pyruntime.errors import RegistryError
 from pyruntime.image.digest import digest_of
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PAGE_LIMIT = 4 << 20  # bytes of a page
 PAGES_MAX = 1000
+LINK_LIMIT, LINKS_MAX = 4096, 8  # characters of a field that are read, and fields
 TOTAL_LIMIT = 64 << 20  # bytes of all pages
 _NEXT = re.compile(r'<([^<>]+)>\s*;(?:[^,]*;)?\s*rel="?next"?', re.IGNORECASE)
 
@@ -51,10 +52,11 @@ def pages(client: RegistryClient, name: str, tail: str) -> Iterator[tuple[bytes,
 
 def _next(answer: Answer) -> str:
     """Path and query of the next page, "" after the last. Raises RegistryError for a page on another host."""
-    match = _NEXT.search(", ".join(answer.headers.getlist("Link")))
+    found = (_NEXT.search(field[:LINK_LIMIT]) for field in answer.headers.getlist("Link")[:LINKS_MAX])
+    match = next((match for match in found if match), None)
     if not match:
         return ""
-    url = urljoin(answer.url, match[1])
+    url = exchange.join(answer.url, match[1])
     if exchange.origin(url) != exchange.origin(answer.url):
         raise RegistryError(f"the registry {urlsplit(answer.url).netloc} names a next page on another host",
                             value=urlsplit(url).netloc)

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 from pyruntime.errors import Cancelled, DigestMismatch, RegistryError
 from pyruntime.image.registry import exchange
-from pyruntime.image.registry.http import CHUNK, Operation, Transient
+from pyruntime.image.registry.http import CHUNK, DIGITS_MAX, Operation, Transient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ SINGLE_MAX_BYTES = 4 << 20  # up to here one PUT is cheaper than to be able to g
 PIECE_BYTES = 64 << 20
 TAKE_BACK_S = 2.0  # what a registry that does not answer has when an upload is given up
 LOST_COUNT = frozenset({"BLOB_UPLOAD_INVALID", "RANGE_INVALID", "SIZE_INVALID", "DIGEST_INVALID"})  # after a break
-_RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
+_RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 
 
 class Piece:
@@ -111,13 +111,13 @@ class Upload:
         if answer.status != 202:
             raise exchange.refusal(answer, f"upload of {self.digest}")
         least = answer.headers.get("OCI-Chunk-Min-Length", "")
-        if least.isascii() and least.isdigit():
+        if least.isascii() and least.isdigit() and len(least) <= DIGITS_MAX:
             self.piece = max(self.piece, int(least))
         return self._location(answer)
 
     def _in_pieces(self, location: str) -> str:
         """PATCHes large content; the URL to finish with. Small content is left to the last PUT."""
-        at = 0
+        at = best = 0
         failed = 0
         while self.size > SINGLE_MAX_BYTES and at < self.size:
             end = min(at + self.piece, self.size)
@@ -127,7 +127,11 @@ class Upload:
                 answer = self._call("PATCH", location, headers, (at, end))
                 if answer.status == 202:
                     at, location = self._reached(answer, end), self._location(answer)
-                    failed = 0
+                    failed = 0 if at > best else failed + 1
+                    best = max(at, best)
+                    if failed == self.site.policy.attempts:
+                        raise RegistryError(f"{self.site.endpoint.host} takes in nothing more of {self.digest}",
+                                            value=self.digest)
                     continue
                 if answer.status != 416 and answer.status not in exchange.RETRIED:
                     raise self._refused(answer)

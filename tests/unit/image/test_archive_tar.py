@@ -10,6 +10,7 @@ import random
 import shutil
 import subprocess
 import tarfile
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +19,9 @@ from hypothesis import strategies as st
 from pyruntime.errors import InvalidImage
 from pyruntime.image import archive_inflate
 from pyruntime.image.archive_inflate import inflating
-from pyruntime.image.archive_tar import Entry, TarReader, TarWriter, _make_header
+from pyruntime.image.archive_tar import HEADER_MAX_BYTES, Entry, TarReader, TarWriter, _make_header, _pax_records
+from pyruntime.image.config import check_layers, parse_config
+from tests.image_samples import archive, config, contents, sha
 
 try:
     from compression import zstd
@@ -213,3 +216,27 @@ def test_the_usual_tools(tool, kind):
             assert inflate(packed, step, ask) == mixed
             with pytest.raises(InvalidImage, match="cut short"):
                 inflate(packed[:-9], step, ask)
+
+
+def test_a_mebibyte_of_small_pax_records_takes_no_time():
+    """Of any number of records each byte is looked at a few times."""
+    data = b"6 a=b\n" * ((HEADER_MAX_BYTES - 512) // 6)
+    began = time.process_time()
+    assert _pax_records(data + bytes(100)) == {"a": "b"}
+    assert time.process_time() - began < 5
+    with pytest.raises(InvalidImage, match="a PAX record of a wrong length"):
+        _pax_records(data + b"9 a=b\n")
+
+
+def test_names_without_end_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("pyruntime.image.archive_contents.NAMES_MAX", 10_000)
+    members = [(f"{number:0200}", b"") for number in range(40)]
+    assert contents(archive(members), tmp_path / "a")
+    with pytest.raises(InvalidImage, match="names of more than 10000 characters"):
+        contents(archive([*members, *((f"l{number}", "x" * 90) for number in range(40))]), tmp_path / "b")
+
+
+def test_more_layers_than_a_mount_takes():
+    with pytest.raises(InvalidImage, match="has 501 layers, more than 500"):
+        check_layers(parse_config(config([sha(b"")] * 501)), 501)
+    check_layers(parse_config(config([sha(b"")] * 500)), 500)

@@ -16,7 +16,7 @@ from pyruntime.image.registry import exchange, helpers
 from pyruntime.image.registry.auth import choose, covered, read_token
 from pyruntime.image.registry.challenge import parse_challenges
 from pyruntime.image.registry.credentials import ANONYMOUS, ConfigFile, Credentials
-from pyruntime.image.registry.hosts import HostConfig, bare, from_environment
+from pyruntime.image.registry.hosts import HostConfig, bare, from_environment, masked
 
 pytestmark = pytest.mark.unit
 
@@ -64,7 +64,8 @@ def test_scopes_that_are_asked_for_already(word, scopes, answer) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{}", b'{"token": 3}', b'{"token": "a\\nb"}', b'{"token":"x","expires_in":"soon"}',
-                                 b'{"token":"x","refresh_token":3}', b"[" * 100000])
+                                 b'{"token":"x","refresh_token":3}', b"[" * 100000,
+                                 b'{"token":"x","expires_in":1' + b"0" * 400 + b"}", b'{"token":"x","expires_in":1' + b"0" * 5000 + b"}"])
 def test_a_token_server_that_talks_nonsense(raw) -> None:
     with pytest.raises(RegistryError, match="token server h answered without a token"):
         read_token(raw, "h")
@@ -76,6 +77,8 @@ def test_when_a_token_ends(monkeypatch) -> None:
     assert read_token(b'{"access_token":"x","expires_in":300,"issued_at":"2999-01-01T00:00:00Z"}', "h").until == 1295
     assert read_token(b'{"token":"x","expires_in":300,"issued_at":"2001-01-01T00:00:00Z"}', "h").until < 1002
     assert read_token(b'{"token":"x","expires_in":1,"issued_at":"nonsense"}', "h").until == 1000.9
+    for odd in (b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-7"):  # json takes them all
+        assert 1000 < read_token(b'{"token":"x","expires_in":%s}' % odd, "h").until <= 1000 + 366 * 86400
     assert "x" not in repr(read_token(b'{"token":"xyzzy"}', "h")).replace("Token", "")
 
 
@@ -284,6 +287,11 @@ def test_helpers(tmp_path, helper) -> None:
     assert helpers.servers(helper) == {"reg": "anna"}
     with pytest.raises(RegistryError, match="docker-credential-file get failed: the keyring is locked"):
         file("broken")
+    # one that answers and fails all the same
+    (tmp_path / f"docker-credential-{helper}").write_text('#!/bin/sh\necho \'{"Username":"a","Secret":"s3cret"}\'; exit 3\n')
+    with pytest.raises(RegistryError, match="get failed: exit code 3") as caught:
+        file("reg")
+    assert "s3cret" not in f"{caught.value!r} {caught.value.details()}"
 
 
 def test_the_store_for_all(tmp_path, helper) -> None:
@@ -295,7 +303,7 @@ def test_the_store_for_all(tmp_path, helper) -> None:
 
 
 # ---- rules of exchanges ----
-@pytest.mark.parametrize(("text", "seconds"), [("3", 3), (" 10 ", 10), ("", 0), ("-1", 0), ("soon", 0), ("9" * 400, 999999999),
+@pytest.mark.parametrize(("text", "seconds"), [("3", 3), (" 10 ", 10), ("", 0), ("-1", 0), ("soon", 0), ("9" * 400, 999999999), ("Wed, " * 20_000, 0),
                                                ("Wed, 21 Oct 2015 07:28:00 GMT", 0)])
 def test_retry_after(text, seconds) -> None:
     assert exchange.retry_after(text) == seconds
@@ -333,7 +341,14 @@ def test_where_a_location_leads(base, location, found) -> None:
     assert exchange.resolve(base, location) == found
 
 
-@pytest.mark.parametrize("location", ["http://a/", "ftp://b/", "https://u:p@b/", "https://b:port/", "file:///etc/passwd"])
+@pytest.mark.parametrize("location", ["http://a/", "ftp://b/", "https://u:p@b/", "https://b:port/", "file:///etc/passwd", "http://[", "//[", "https://a]/"])
 def test_where_no_location_leads(location) -> None:
     with pytest.raises(RegistryError, match="refused|invalid URL"):
         exchange.resolve("https://a/", location)
+
+
+def test_a_proxys_password_is_for_nobody_to_read() -> None:
+    assert masked("http://anna:s3cret@proxy:3128") == "http://xxxxx:xxxxx@proxy:3128"
+    assert masked("anna:s3@cret@proxy") == "xxxxx:xxxxx@proxy"
+    assert masked("http://proxy:3128") == "http://proxy:3128"
+    assert "s3cret" not in repr(HostConfig(http_proxy="http://anna:s3cret@proxy", https_proxy="anna:s3cret@proxy"))
