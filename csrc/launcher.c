@@ -4,7 +4,8 @@
    are not on the path; hence a compiled program (DESIGN, runtime 2). No environment variable is read.
 
    Two ways to start, the second always there:
-   1. embedded (launcher_embed.c, when libpython was at hand at build time and the package is of the same version);
+   1. embedded (launcher_embed.c, when libpython was at hand at build time and the package is of the same version), with
+      or without an image of the modules;
    2. execve of python3 -I -S with a one-line program that adds the folders found and calls pyruntime.cli.main.
 
    Places looked at, EXE being this program's file and P the folder above EXE's:
@@ -38,9 +39,7 @@
 static const char program_text[] = "import sys\n"
                                    "n = int(sys.argv[1]) + 2\n"
                                    "sys.path += sys.argv[2:n]\n"
-                                   "del sys.argv[:n]\n"
-                                   "from pyruntime.cli.main import entry\n"
-                                   "entry()\n";
+                                   "del sys.argv[:n]\n" START_TEXT;
 
 static _Noreturn void fail(const char *what, const char *path, const char *hint)
 {

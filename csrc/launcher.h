@@ -14,6 +14,17 @@
 #define IN_SNAPSHOT
 #endif
 
+/* What a full interpreter runs, with our words in sys.argv; sys is imported. */
+#define START_TEXT                                                                                                     \
+    "try:\n"                                                                                                           \
+    "    from pyruntime.cli.main import entry\n"                                                                       \
+    "except Exception as error:\n"                                                                                     \
+    "    if '--debug' in sys.argv:\n"                                                                                  \
+    "        raise\n"                                                                                                  \
+    "    sys.exit(f'pyruntime: cannot load pyruntime.cli.main: {type(error).__name__}: {error}\\n'\n"                  \
+    "             '  hint: the installation is damaged, or memory or descriptors ran out')\n"                          \
+    "entry()\n"
+
 struct place {
     char exe[PATH_MAX];            /* this program, absolute */
     char prefix[PATH_MAX];         /* the folder above its own */

@@ -16,7 +16,9 @@
    - verbs outside the fast set replace this process by the plain interpreter at once.
 
    The image (tools/image.py) holds marshalled code, an index sorted by name, and each source's size, time and hash. A
-   module is taken from it only when its source still has that size and time, or that hash: nothing stale is run. */
+   module is taken from it only when its source still has that size and time, or that hash: nothing stale is run.
+   Without an image that can be used, the interpreter is initialised whole and imports from the sources: what it lacks
+   then is told in one line, where the plain interpreter has many of its own. */
 #define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -383,11 +385,40 @@ PyObject *run_boot_code(int argc, char **argv, int making)
     return result ? globals : NULL;
 }
 
-void run_embedded(const struct place *place, int argc, char **argv)
+/* Whether the image has what starts everything else, and that is up to date. */
+static int has_image(const struct place *place)
 {
     static const char *const needed[] = {BOOT, "encodings"};
     const struct image_entry *entry;
     char path[PATH_MAX];
+
+    if (!map_image(place))
+        return 0;
+    for (size_t i = 0; i < 2; i++)
+        if (!(entry = entry_of(needed[i])) || source_of(entry, path) < 0 || !is_fresh(entry, path))
+            return 0;
+    return 1;
+}
+
+/* The whole interpreter, with modules from their sources. Does not return. */
+static _Noreturn void run_whole(int argc, char **argv)
+{
+    PyStatus status = _Py_InitializeMain();
+    PyObject *words = NULL;
+
+    if (!PyStatus_Exception(status))
+        words = list_of(argc, argv, NULL);
+    if (!words || PySys_SetObject("argv", words) < 0) {
+        fprintf(stderr, "pyruntime: the interpreter cannot start: %s\n", status.err_msg ? status.err_msg : "out of memory");
+        fprintf(stderr, "  hint: the installation of Python is damaged, or memory or descriptors ran out\n");
+        _exit(1);
+    }
+    _exit(PyRun_SimpleString("import sys\n" START_TEXT) < 0); /* a command leaves by itself */
+}
+
+void run_embedded(const struct place *place, int argc, char **argv)
+{
+    int has;
 
     for (int i = 1; i < argc; i++) /* the image has no line numbers for a traceback */
         if (strncmp(argv[i], "--debug", 7) == 0 || strncmp(argv[i], "-debug", 6) == 0)
@@ -400,14 +431,12 @@ void run_embedded(const struct place *place, int argc, char **argv)
 #ifdef SNAPSHOT
     run_snapshot(place, argc, argv);
 #endif
-    if (!map_image(place))
-        return;
-    for (size_t i = 0; i < 2; i++)
-        if (!(entry = entry_of(needed[i])) || source_of(entry, path) < 0 || !is_fresh(entry, path))
-            return;
+    has = has_image(place);
     warm_up(argc, argv); /* no earlier: should the way lead to execve, it would wait for the thread */
     if (initialise(place) < 0)
         return;
+    if (!has)
+        run_whole(argc, argv);
     run_boot_code(argc, argv, 0);
     _exit(1); /* the boot code leaves by _exit itself */
 }

@@ -184,10 +184,15 @@ def _worded(error: BaseException) -> RuntimeFailure:
     if isinstance(error, ImportError) and error.name and not error.name.startswith("pyruntime"):
         return RuntimeFailure(f"cannot import {error.name}: {error}",
                               hint=f"install the package that has {error.name.partition('.')[0]!r}")  # fmt: skip
-    if isinstance(error, ModuleNotFoundError):
-        return RuntimeFailure(f"cannot load {error.name}",
-                              hint="the installation is damaged, or memory or descriptors ran out")  # fmt: skip
+    if isinstance(error, ModuleNotFoundError) or _is_of_package(error):
+        missing = f" {error.name}" if isinstance(error, ModuleNotFoundError) else f": {error}"
+        return RuntimeFailure(f"cannot load{missing}", hint="the installation is damaged, or memory or descriptors ran out")
     return RuntimeFailure(f"internal error: {type(error).__name__}: {error}", hint="--debug shows the traceback")
+
+
+def _is_of_package(error: BaseException) -> bool:
+    """Whether it is of `from package import module` where the module's file could not be read."""
+    return isinstance(error, ImportError) and hasattr(sys.modules.get(error.name or ""), "__path__")
 
 
 def _print_traceback(error: BaseException) -> None:

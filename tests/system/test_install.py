@@ -157,6 +157,27 @@ def test_a_damaged_image_is_no_harm(damage: bytes | None, prefix: Path) -> None:
         image.write_bytes(before)
 
 
+@pytest.mark.parametrize("words", [("--version",), ("spec", "--help"), ("state", "x")], ids=" ".join)
+def test_without_an_image_what_is_missing_is_told_in_a_line(prefix: Path, words: tuple[str, ...]) -> None:
+    """R1: also where Python itself would show a traceback, before there is a command line of ours."""
+    package = package_of(prefix)
+    image, module = package / "native/modules.image", package / "errors.py"
+    before = image.read_bytes()
+    try:
+        image.unlink()
+        assert "Traceback" not in run(program_of(prefix), *words).stderr
+        module.rename(package / "errors.away")
+        result = run(program_of(prefix), *words)
+        assert (result.returncode, result.stdout) == (1, "")
+        first, *others = result.stderr.splitlines()
+        assert first.startswith("pyruntime: cannot load pyruntime.cli.main: ModuleNotFoundError: ")
+        assert others == ["  hint: the installation is damaged, or memory or descriptors ran out"]
+    finally:
+        image.write_bytes(before)
+        if not module.exists():
+            (package / "errors.away").rename(module)
+
+
 def test_without_the_package_it_says_so(environment: Path, tmp_path: Path) -> None:
     alone = tmp_path / "bin" / "pyruntime"
     alone.parent.mkdir()

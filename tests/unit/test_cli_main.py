@@ -191,6 +191,8 @@ def test_details_go_to_stderr_and_not_to_the_log(call: Call, tmp_path: Path) -> 
         (MemoryError(), "out of memory"),
         (KeyError("k"), "internal error: KeyError: 'k'"),
         (ModuleNotFoundError("No module named 'h11'", name="h11"), "cannot import h11: No module named 'h11'"),
+        (ModuleNotFoundError("no", name="pyruntime.x"), "cannot load pyruntime.x"),
+        (ImportError("cannot import name 'x'", name="pyruntime.lifecycle"), "cannot load: cannot import name 'x'"),
         (ImportError("cannot import name", name="pyruntime.x"), "internal error: ImportError: cannot import name"),
     ],
     ids=str,
