@@ -81,6 +81,19 @@ int check_magic(int fd, unsigned long magic)
     return (unsigned long)fs.f_type == magic ? 0 : -EXDEV;
 }
 
+/* 1 when both are the same file by the same mount, 0 when not, or -errno. struct statx, which older headers lack, as
+   words of 8 bytes (linux/stat.h). */
+int same_place(int one, int other)
+{
+    enum { INODE = 4, MOUNT = 18, ASKED = 0x100 | 0x1000 }; /* STATX_INO, STATX_MNT_ID */
+    uint64_t a[32], b[32];
+
+    if (syscall(SYS_statx, one, "", AT_EMPTY_PATH, ASKED, a) < 0 ||
+        syscall(SYS_statx, other, "", AT_EMPTY_PATH, ASKED, b) < 0)
+        return -errno;
+    return a[MOUNT] == b[MOUNT] && a[INODE] == b[INODE];
+}
+
 /* Exactly `size` bytes from the start of the file, else -errno (-EIO when it is shorter). */
 int read_all(int fd, void *buffer, size_t size)
 {

@@ -64,6 +64,7 @@ void fd_name(char out[32], int fd);
 int set_slot(struct ctx *c, int64_t slot, int fd);
 int slot_fd(const struct ctx *c, int64_t slot);
 int check_magic(int fd, unsigned long magic);
+int same_place(int one, int other);
 int read_all(int fd, void *buffer, size_t size);
 
 /* path.c: names below the root (S1) */

@@ -400,12 +400,30 @@ static int has_image(const struct place *place)
     return 1;
 }
 
-/* The whole interpreter, with modules from their sources. Does not return. */
+/* Puts the null device in the place of stderr. The number under which stderr is kept meanwhile, -1 when it stayed. */
+static int hush(void)
+{
+    int kept = fcntl(2, F_DUPFD_CLOEXEC, 3), null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+    if (kept >= 0 && (null < 0 || dup2(null, 2) < 0)) {
+        close(kept);
+        kept = -1;
+    }
+    if (null >= 0)
+        close(null);
+    return kept;
+}
+
+/* The whole interpreter, with modules from their sources. A start that fails tells much of itself before it returns with
+   its reason, which alone is told. Does not return. */
 static _Noreturn void run_whole(int argc, char **argv)
 {
+    int kept = hush();
     PyStatus status = _Py_InitializeMain();
     PyObject *words = NULL;
 
+    if (kept >= 0 && dup2(kept, 2) >= 0)
+        close(kept);
     if (!PyStatus_Exception(status))
         words = list_of(argc, argv, NULL);
     if (!words || PySys_SetObject("argv", words) < 0) {

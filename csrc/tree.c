@@ -137,7 +137,8 @@ static int never_missing(int ret)
     return ret == -ENOENT ? -ESTALE : ret;
 }
 
-/* OP_MASK: what is there decides, file or directory; neither comes from the image. ENOENT when nothing is there. */
+/* OP_MASK: what is there decides, file or directory; neither comes from the image. ENOENT when nothing is there. A
+   mount on the root would hide nothing from those whose root it is: that is an error. */
 int op_mask(struct ctx *c, const struct step *s)
 {
     int fd = open_target(c, plan_str(&c->plan, s->arg[0]), s->arg[1], 0);
@@ -147,12 +148,16 @@ int op_mask(struct ctx *c, const struct step *s)
 
     if (fd < 0)
         return fd;
-    ret = res(fstat(fd, &st));
+    ret = same_place(fd, slot_fd(c, SLOT_ROOT));
+    if (ret == 0)
+        ret = res(fstat(fd, &st));
+    else if (ret > 0)
+        ret = -EBUSY;
     if (ret == 0 && S_ISDIR(st.st_mode)) {
         from = &c->empty_dir;
         if (from->fd < 0)
             from->fd = keep_high(c, make_empty_dir(c));
-    } else if (from->fd < 0 && !c->root_changed) {
+    } else if (ret == 0 && from->fd < 0 && !c->root_changed) {
         from->fd = keep_high(c, make_null_tree());
     }
     if (ret == 0)
@@ -161,7 +166,8 @@ int op_mask(struct ctx *c, const struct step *s)
     return never_missing(ret);
 }
 
-/* OP_READONLY: the tree at the path, with every mount in it, becomes read-only by a bind on itself. */
+/* OP_READONLY: the tree at the path, with every mount in it, becomes read-only by a bind on itself; of the root the
+   mount itself does, and no other. */
 int op_readonly(struct ctx *c, const struct step *s)
 {
     struct attr ro = {.set = ATTR_RDONLY};
@@ -170,7 +176,14 @@ int op_readonly(struct ctx *c, const struct step *s)
 
     if (fd < 0)
         return fd;
-    tree = ret = tree_clone(fd, 1);
+    ret = same_place(fd, slot_fd(c, SLOT_ROOT));
+    if (ret > 0) {
+        ret = res(syscall(NR_MOUNT_SETATTR, fd, "", AT_EMPTY_PATH, &ro, sizeof ro));
+        close_fd(&fd);
+        return never_missing(ret);
+    }
+    if (ret == 0)
+        tree = ret = tree_clone(fd, 1);
     if (tree >= 0)
         ret = res(syscall(NR_MOUNT_SETATTR, tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &ro, sizeof ro));
     if (ret == 0)

@@ -74,8 +74,11 @@ def make(path: str) -> tuple[str, ...]:
 def _make(path: str) -> tuple[str, ...]:
     try:
         mkdir(path, 0o755)
-    except FileExistsError:
-        return ()
+    except FileExistsError as error:
+        if exists(f"{path}/cgroup.procs"):
+            return ()
+        raise HostError(f"{path} is no cgroup: a file has that name", errno=error.errno or 0,
+                        hint="take another name for the cgroup") from error
     except FileNotFoundError:
         parent = path.rpartition("/")[0]
         if not parent:
@@ -373,7 +376,7 @@ def _rmdir(path: str) -> bool:
     """Whether the directory is gone; False when it is in use. Raises HostError for anything else."""
     try:
         rmdir(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError as error:
         if error.errno in (EBUSY, ENOTEMPTY):

@@ -67,7 +67,7 @@ def remove_below(top: str, deadline: float) -> None:
     """Remove the cgroups below `top` as far as they are free, deepest first; `top` itself stays."""
     try:
         fd = open(top, DIRECTORY)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # or a file of the kernel's has its name
         return
     trail: list[str] = []  # names from top down to fd
     levels = [_children(fd)]  # what is still to be seen in each of them
@@ -99,7 +99,7 @@ def directories(top: str, deadline: float) -> Iterator[int]:
     """
     try:
         fd = open(top, DIRECTORY)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # or a file of the kernel's has its name
         return
     try:
         yield fd

@@ -463,6 +463,7 @@ HINTS = {
     ): "the container's root may not write there: make the mount point in the image, or give the rootfs "
     "to the host id that it is mapped to",
     ("make_path", EPERM): "the container's root may not write there: make the mount point in the image",
+    ("mask", EBUSY): "the root itself cannot be masked: name what is to be hidden below it",
     ("mask", ENODEV): "/dev/null of the host is not the null device",
     ("mount_setattr", ENOSYS): "recursive mount attributes need Linux 5.12",
     ("mount_setattr", EPERM): "the source has flags that a user namespace cannot clear: add them to the options",

@@ -245,6 +245,21 @@ def test_readonly_covers_mounts_below(enter: Enter, root: Path) -> None:
     run.inside("/other").touch()
 
 
+@pytest.mark.parametrize("path", ["/", "//.", "/d/..", "/link"])
+def test_the_root_itself(enter: Enter, root: Path, path: str) -> None:
+    """S5: a mount on it would not be seen by those whose root it is. It is made read-only itself; masked it cannot be."""
+    (root / "d").mkdir()
+    (root / "link").symlink_to("/")
+    steps = (Step("mount", "tmpfs", "t", "/d", (), NOSUID, 0), Step("pivot_root"), Step("readonly", path))
+    run = enter(*steps)
+    with pytest.raises(OSError, match="Read-only"):
+        run.inside("/x").touch()
+    run.inside("/d/x").touch()
+    failed = enter(Step("pivot_root"), Step("mask", path), fails=True).error
+    assert failed is not None
+    assert failed.errno == errno.EBUSY
+
+
 # --- the change of root ---------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("at", ["/", "root"])
 @pytest.mark.parametrize("change", ["pivot_root", "move_root", "chroot"])

@@ -93,3 +93,30 @@ def test_cgroups_from_inside(runtime: Runtime, make_bundle: MakeBundle, *, own: 
     out = runtime.look(make_bundle(CLOSED, changes).add_mounts(*mounts))
     assert out == "tried"
     assert {path: path.read_text() for path in agents} == agents
+
+
+@pytest.mark.parametrize("path", ["/", "/etc/..", "/link"])
+def test_a_restriction_of_the_whole_root(runtime: Runtime, make_bundle: MakeBundle, path: str) -> None:
+    """S5: the root by any name is read-only when readonlyPaths says so, volumes are not; a mask that would hide nothing fails."""
+    script = "echo x >/file; echo x >/dev/file && echo written"
+    bundle = make_bundle(script, {"linux.readonlyPaths": [path]})
+    bundle.replace("link", "/")
+    result = runtime.run(bundle)
+    assert result.out == "written\n"
+    assert "can't create /file: Read-only" in result.err
+    bundle.change({"linux.readonlyPaths": [], "linux.maskedPaths": [path]})
+    result = runtime.run(bundle)
+    assert (result.code, result.field, result.out) == (1, "/linux/maskedPaths/0", "")
+    assert "hint: the root itself cannot be masked" in result.err
+
+
+@pytest.mark.parametrize("name", ["cgroup.procs", "{id}/cgroup.procs", "{id}/tasks", "/{id}/cgroup.procs/below", "cgroup.procs/../tasks"])
+def test_a_cgroup_with_the_name_of_a_file(runtime: Runtime, make_bundle: MakeBundle, name: str) -> None:
+    """R2, R4: refused, and nothing is left that `delete --force` could not remove."""
+    container = runtime.new_id()
+    bundle = make_bundle("true", {"linux.cgroupsPath": name.format(id=container)})
+    result = runtime("run", "-b", bundle.path, container)
+    assert (result.code, result.field) == (1, "/linux/cgroupsPath"), result
+    assert "a file has that name" in result.message
+    assert runtime.ids() == []
+    assert runtime("delete", "--force", container).code == 0
