@@ -355,7 +355,7 @@ def write_pid_file(path: str, pid: int) -> None:
     folder, _, name = path.rpartition("/")
     temporary = f"{folder}/.{name}"
     try:
-        fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o666)
+        fd = _open_new(temporary)
         try:
             write(fd, str(pid).encode())
         finally:
@@ -365,6 +365,15 @@ def write_pid_file(path: str, pid: int) -> None:
         _discard(temporary, error)
         raise HostError(f"unable to write pid file {path}: {(error.strerror or '').lower()}", errno=error.errno or 0,
                         value=path, hint="its folder must exist and be writable") from error
+
+
+def _open_new(path: str) -> int:
+    """A descriptor of a new file; what a killed runtime left under the name, or anybody else, makes way."""
+    try:
+        return open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o666)
+    except FileExistsError:
+        unlink(path)
+        return open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o666)
 
 
 def _discard(path: str, error: OSError) -> None:

@@ -174,3 +174,22 @@ def test_a_write_that_was_cut(runtime: Runtime, make_bundle: MakeBundle, name: s
     assert runtime("delete", "--force", container).code == 0
     reap()
     assert runtime.ids() == []
+
+
+@pytest.mark.parametrize("kind", ["half", "link"])
+def test_a_pid_file_that_was_cut(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path, kind: str) -> None:
+    """What a runtime that was killed left beside a pid file, or somebody else put there, stops no later create (R3)."""
+    other, beside, path = tmp_path / "other", tmp_path / ".pid", tmp_path / "pid"
+    other.write_text("kept")
+    if kind == "half":
+        beside.write_text("12")
+    else:
+        beside.symlink_to(other)
+    name = runtime.new_id()
+    assert runtime("create", "-b", make_bundle("sleep 600").path, "--pid-file", path, name).code == 0
+    assert path.read_text() == runtime("state", name).out.split('"pid": ')[1].split(",")[0]
+    assert not path.is_symlink()
+    assert not os.path.lexists(beside)
+    assert other.read_text() == "kept"
+    assert runtime("delete", "--force", name).code == 0
+    reap()
