@@ -7,6 +7,7 @@ import json
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from pyruntime.errors import ImageError, UsageError
 from pyruntime.image import media
@@ -51,7 +52,7 @@ def import_rootfs(store: Store, read: Read, *, reference: Reference | None = Non
         lease = stack.enter_context(store.lease())
         layer, digest, size = _take_in(store, whole, lease)
         document = config_document(config, [layer.diff_id], platform=platform or host_platform(), created=created or now(),
-                                   message=message or f"Imported from {source}")
+                                   message=message or f"Imported from {without_secrets(source)}")
         raw = dump(document)
         manifest = make_manifest(descriptor(media.OCI_CONFIG, store.put_blob(raw, lease), len(raw)),
                                  [descriptor(_TYPES[kind], digest, size)])
@@ -73,24 +74,41 @@ def _take_in(store: Store, read: Read, lease: Lease) -> tuple[NewLayer, str, int
     return NewLayer(result.diff_id, result.diff_id, None if known else path, result.size), digest, size
 
 
+def without_secrets(source: str) -> str:
+    """A URL without name, password and query, which may be a signature: for histories and errors. Other text as it is."""
+    scheme, slashes, rest = source.partition("://")
+    if not slashes:
+        return source
+    place, slash, path = rest.partition("?")[0].partition("#")[0].partition("/")
+    return f"{scheme}{slashes}{place.rpartition('@')[2]}{slash}{path}"
+
+
 @contextmanager
 def open_url(url: str) -> Iterator[Read]:
-    """A reader of what stands at an http or https URL. Raises UsageError for another one, ImageError when it fails."""
+    """A reader of what stands at an http or https URL; a name and password in it are for its host alone.
+
+    Raises UsageError for another URL, ImageError when it fails.
+    """
+    shown = without_secrets(url)
     if not url.startswith(("http://", "https://")):
-        raise UsageError(f"{url!r} is no http or https URL", field="source", value=url)
+        raise UsageError(f"{shown!r} is no http or https URL", field="source", value=shown)
     import urllib3
 
     pool = urllib3.PoolManager(timeout=urllib3.Timeout(connect=30, read=120))
     try:
-        answer = pool.request("GET", url, preload_content=False, decode_content=False)
+        pair = urllib3.util.parse_url(url).auth
+        headers = urllib3.make_headers(basic_auth=unquote(pair)) if pair else None
+        answer = pool.request("GET", url, headers=headers, preload_content=False, decode_content=False)
         try:
             if answer.status != 200:
-                raise ImageError(f"{url} answers {answer.status} {answer.reason}", value=url)
+                raise ImageError(f"{shown} answers {answer.status} {answer.reason}", value=shown)
             yield answer.read
         finally:
             answer.close()
-    except urllib3.exceptions.HTTPError as error:
-        raise ImageError(f"reading {url}: {error}", value=url, hint="is the address right?") from None
+    except (urllib3.exceptions.HTTPError, UnicodeError) as error:
+        reason = getattr(error, "reason", "") if isinstance(error, urllib3.exceptions.MaxRetryError) else ""
+        known = reason or (type(error).__name__ if isinstance(error, ValueError) else error)  # which shows all of the URL
+        raise ImageError(f"reading {shown}: {known}", value=shown, hint="is the address right?") from None
     finally:
         pool.clear()
 

@@ -15,6 +15,7 @@ from conformance.callers.stand import CGROUPS, Missing, Stand
 from pyruntime.image.registry import HostConfig, RegistryClient
 from pyruntime.image.store import Store
 from tests.fault_proxy import fault_proxy
+from tests.limits import ended_after
 from tests.registry_stand import QUICK, registry
 
 if TYPE_CHECKING:
@@ -55,6 +56,13 @@ def store(tmp_path):
         yield made
         assert made.verify() == []
         assert os.listdir(f"{made.root}/staging") == []
+
+
+@pytest.fixture
+def limit() -> Iterator[None]:
+    """Five minutes, for a test that drives other programs."""
+    with ended_after(300):
+        yield
 
 
 @pytest.fixture(scope="module")

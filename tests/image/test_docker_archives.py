@@ -21,9 +21,8 @@ from pyruntime.image.reference import parse_reference
 from pyruntime.image.store import Store
 from tests.image_samples import layer, make_image
 from tests.images import busybox_tar
-from tests.limits import ended_after
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="needs root"), pytest.mark.usefixtures("limit")]
 DOCKERFILE = """FROM busybox:ours
 COPY same /one
 COPY same /one
@@ -31,12 +30,6 @@ RUN rm /bin/hostname && mkdir /made
 ENV A=1
 CMD ["cat", "/one"]
 """
-
-
-@pytest.fixture(autouse=True)
-def limit() -> Iterator[None]:
-    with ended_after(300):
-        yield
 
 
 @pytest.fixture(scope="module")

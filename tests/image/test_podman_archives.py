@@ -18,15 +18,8 @@ from pyruntime.image.reference import parse_reference
 from pyruntime.image.store import Store
 from tests.image_samples import layer
 from tests.images import busybox_tar
-from tests.limits import ended_after
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-
-
-@pytest.fixture(autouse=True)
-def limit() -> Iterator[None]:
-    with ended_after(300):
-        yield
+pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="needs root"), pytest.mark.usefixtures("limit")]
 
 
 @pytest.fixture(scope="module")

@@ -329,15 +329,7 @@ def _pool_classes(local: _Local) -> dict[str, type[HTTPConnectionPool]]:
                 local.operation.busy(self.sock)
             super().putrequest(*args, **more)
 
-    class Tls(HTTPSConnection):
-        def _new_conn(self) -> socket:
-            return _reach(self, local.operation)
-
-        def putrequest(self, *args: Any, **more: Any) -> None:
-            if local.operation is not None and self.sock is not None:
-                local.operation.busy(self.sock)
-            super().putrequest(*args, **more)
-
+    class Tls(Plain, HTTPSConnection):  # what Plain says, then what TLS needs
         def connect(self) -> None:
             super().connect()
             self.is_verified = True  # urllib3's warning is not for those who listed the host as insecure

@@ -129,7 +129,7 @@ def pax(record: bytes) -> bytes:
     (patched(124, b"\x80" + b"\xff" * 11), "an entry of size 309485009821345068724781055"),
     (patched(156, b"S"), "unknown kind"),
     (patched(156, b"Z"), "unknown kind"),
-    (patched(124, b"99999999999\0"), "a number of a header is none"),
+    (patched(124, b"99999999999\0"), "a number of a header cannot be read"),
     (pax(b"5 a=b\n"), "PAX record"),
     (pax(b"99 path=x\n"), "PAX record of a wrong length"),
     (pax(b"-1 path=x\n"), "PAX record of a wrong length"),
