@@ -16,7 +16,7 @@
 #define SYMLINKS_MAX 40                /* as the kernel's limit in one look-up */
 #define MEMORY_MAX ((size_t)256 << 20) /* of lists and sets of one layer */
 #define REPORT_MAX ((size_t)64 << 20)  /* of what the caller is told */
-#define DETOUR_FREE 1000000            /* steps by way of symlinks that a layer may take, */
+#define DETOUR_FREE 200000             /* steps by way of symlinks that a layer may take, */
 #define DETOUR_EACH 64                 /* and so many more for each of its entries */
 
 /* What getdents64 gives. */

@@ -7,7 +7,6 @@ as a plain user in a user namespace with the ids that /etc/subuid and /etc/subgi
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ from pyruntime.image.platform import host_platform
 from pyruntime.image.reference import parse_reference
 from pyruntime.image.runtime_config import IdMap, RuntimeOptions, compile_config, volume_paths, working_dir
 from pyruntime.image.unpack import PACKAGES, empty_directory
-from pyruntime.image.unpack_maps import IdMaps, namespace_for
+from pyruntime.image.unpack_maps import IdMaps, namespace_for, rootless_maps
 from pyruntime.image.users import resolve_user
 from pyruntime.record import Record
 
@@ -224,53 +223,3 @@ def _last_cap() -> int:
             return int(file.read())
     except OSError:
         return RuntimeOptions().last_cap
-
-
-# ---- a plain user ----
-def rootless_maps() -> IdMaps | None:
-    """The ids of a plain user's containers: 0 is the user, from 1 on those granted; None for root.
-
-    One id each where none are granted or newuidmap is not installed.
-    """
-    uid, gid = os.geteuid(), os.getegid()
-    if uid == 0:
-        return None
-    uids, gids = ((0, uid, 1),), ((0, gid, 1),)
-    if any(_program(name) is None for name in ("newuidmap", "newgidmap")):
-        return IdMaps(uids, gids)
-    more_uids, more_gids = granted("/etc/subuid", uid), granted("/etc/subgid", uid)
-    if not more_uids or not more_gids:
-        return IdMaps(uids, gids)
-    return IdMaps(uids + _following(more_uids), gids + _following(more_gids))
-
-
-def granted(path: str, uid: int) -> list[tuple[int, int]]:
-    """(first id, count) of each range that a file of subuid(5) grants the user, by name or number."""
-    import pwd
-
-    names = {str(uid)}
-    with contextlib.suppress(KeyError):
-        names.add(pwd.getpwuid(uid).pw_name)
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            rows = [line.strip().split(":") for line in file]
-    except OSError as error:
-        if error.errno in {errno.ENOENT, errno.EACCES}:
-            return []
-        raise
-    return [(int(row[1]), int(row[2])) for row in rows
-            if len(row) == 3 and row[0] in names and row[1].isdigit() and row[2].isdigit() and int(row[2])]
-
-
-def _following(ranges: list[tuple[int, int]]) -> tuple[tuple[int, int, int], ...]:
-    rows, at = [], 1
-    for first, count in ranges:
-        rows.append((at, first, count))
-        at += count
-    return tuple(rows)
-
-
-def _program(name: str) -> str | None:
-    import shutil
-
-    return shutil.which(name)

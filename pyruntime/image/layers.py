@@ -12,7 +12,7 @@ import secrets
 import stat
 from typing import TYPE_CHECKING
 
-from pyruntime.errors import StoreError
+from pyruntime.errors import StoreError, UnpackError
 from pyruntime.image.core import Layer, disk_errors
 
 if TYPE_CHECKING:
@@ -117,22 +117,48 @@ def discard(core: Core, places: list[str]) -> None:
 def remove_tree(path: str) -> None:
     """Removes the tree at `path`, however deep it is; what is gone already, or may not go, is passed over.
 
+    What belongs to subordinate ids of a plain user goes with the rights of the user namespace that has them.
+    """
+    if not _remove_ours(path) and os.geteuid() != 0:
+        _remove_subordinate(path)
+
+
+def _remove_ours(path: str) -> bool:
+    """With this process's rights; False when something stays.
+
     Directories that are not empty are moved up to the top, so that no path grows and no recursion is deep.
     """
     try:
         top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
-        return
+        return True
+    except PermissionError:
+        return False
+    stays: set[str] = set()
     try:
-        while True:
-            entries = os.listdir(top)
-            if not sum(_remove_entry(top, name) for name in entries):  # all of them, not up to the first that says yes
-                break
+        while entries := [name for name in os.listdir(top) if name not in stays]:
+            stays |= {name for name in entries if not _remove_entry(top, name)}
         os.rmdir(path)
     except OSError:
-        pass  # the next sweep tries again
+        return False  # the next sweep tries again
     finally:
         os.close(top)
+    return True
+
+
+def _remove_subordinate(path: str) -> None:
+    """By the unpacking helper, confined to the tree, in a namespace with the maps that unpacking has there."""
+    from pyruntime.image.unpack import clear_in_namespace
+    from pyruntime.image.unpack_maps import rootless_maps
+
+    try:
+        maps = rootless_maps()
+        if maps is None or len(maps.uids) + len(maps.gids) == 2:
+            return  # one id, ours: it had no more rights
+        clear_in_namespace(path, maps)
+        os.rmdir(path)
+    except (OSError, UnpackError):
+        pass  # the next sweep tries again
 
 
 def _remove_entry(top: int, name: str) -> bool:

@@ -80,6 +80,16 @@ def empty_directory(path: str) -> None:
         os.close(fd)
 
 
+def clear_in_namespace(path: str, maps: IdMaps) -> None:
+    """Removes all that is in a directory, with the rights of the namespace's root and confined to it.
+
+    Raises OSError, UnpackError; then some of it may be gone.
+    """
+    with LayerUnpack(path, mode="flat", id_maps=maps) as all_gone:
+        all_gone.write(entry_header(b".wh..wh..opq", b"0") + bytes(1024))
+        all_gone.finish()
+
+
 def overlay_mode() -> str:
     """The mode for layers of this process's own overlay mounts: a user namespace's root may set no trusted attribute."""
     return "overlay-user" if namespace_for(None).flags else "overlay"
@@ -104,8 +114,10 @@ class LayerUnpack:
         self.finished = False
 
     def __enter__(self) -> LayerUnpack:
+        # a namespace's root may enter what its maker may not read
+        access = os.O_PATH if self.mode == "flat" and self.namespace.fresh and os.geteuid() != 0 else os.O_RDONLY
         try:
-            target = os.open(self.target_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            target = os.open(self.target_path, access | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise UnpackError(f"unpacking to {self.target_path!r}: {error.strerror}", layer=self.layer) from error
         try:
@@ -232,11 +244,10 @@ class LayerUnpack:
     def _empty(self) -> None:
         """Removes what a failed layer left; files of subordinate ids go by a helper in a namespace that has them."""
         try:
-            if self.namespace.fresh and os.geteuid() != 0 and os.listdir(self.target_path):
-                with LayerUnpack(self.target_path, mode="flat", id_maps=self.namespace.maps, layer=self.layer) as all_gone:
-                    all_gone.write(entry_header(b".wh..wh..opq", b"0") + bytes(1024))
-                    all_gone.finish()
-            empty_directory(self.target_path)
+            if self.namespace.maps is not None and os.geteuid() != 0:
+                clear_in_namespace(self.target_path, self.namespace.maps)
+            else:
+                empty_directory(self.target_path)
         except OSError as error:
             raise UnpackError(f"removing a failed layer at {self.target_path!r}: {error.strerror}", layer=self.layer,
                               hint="remove the directory by hand") from error  # fmt: skip

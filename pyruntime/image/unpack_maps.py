@@ -8,7 +8,10 @@ plain user, no maps      a namespace with one id, ours: owners are squashed, wit
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import shutil
 import subprocess
 
 from pyruntime.errors import UnpackError
@@ -96,3 +99,46 @@ def namespace_for(maps: IdMaps | None) -> UserNamespace:
     if rows == [[0, 0, 2**32 - 1]]:
         return UserNamespace(None, flags=0)
     return UserNamespace(None, flags=ROOTLESS | (ONE_ID if sum(row[2] for row in rows) == 1 else 0))
+
+
+def rootless_maps() -> IdMaps | None:
+    """The ids of a plain user's containers: 0 is the user, from 1 on those granted; None for root.
+
+    One id each where none are granted or newuidmap is not installed.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    if uid == 0:
+        return None
+    uids, gids = ((0, uid, 1),), ((0, gid, 1),)
+    if any(shutil.which(name) is None for name in ("newuidmap", "newgidmap")):
+        return IdMaps(uids, gids)
+    more_uids, more_gids = granted("/etc/subuid", uid), granted("/etc/subgid", uid)
+    if not more_uids or not more_gids:
+        return IdMaps(uids, gids)
+    return IdMaps(uids + _following(more_uids), gids + _following(more_gids))
+
+
+def granted(path: str, uid: int) -> list[tuple[int, int]]:
+    """(first id, count) of each range that a file of subuid(5) grants the user, by name or number."""
+    import pwd
+
+    names = {str(uid)}
+    with contextlib.suppress(KeyError):
+        names.add(pwd.getpwuid(uid).pw_name)
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            rows = [line.strip().split(":") for line in file]
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.EACCES}:
+            return []
+        raise
+    return [(int(row[1]), int(row[2])) for row in rows
+            if len(row) == 3 and row[0] in names and row[1].isdigit() and row[2].isdigit() and int(row[2])]
+
+
+def _following(ranges: list[tuple[int, int]]) -> tuple[tuple[int, int, int], ...]:
+    rows, at = [], 1
+    for first, count in ranges:
+        rows.append((at, first, count))
+        at += count
+    return tuple(rows)

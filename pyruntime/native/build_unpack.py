@@ -27,6 +27,7 @@ ffi.set_source(
     "pyruntime.native._unpack",
     "#include <stddef.h>\n#include <stdint.h>\n" + declarations(),
     sources=[os.path.relpath(os.path.join(CSRC, f"{name}.c")) for name in SOURCES],
+    depends=[os.path.join(CSRC, name) for name in os.listdir(CSRC) if name.endswith(".h")],
     extra_compile_args=["-O2", "-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra"],
     py_limited_api=True,
 )

@@ -20,12 +20,13 @@ from pyruntime.image.archive_blobs import FolderBlobs
 from pyruntime.image.archive_load import load_archive
 from pyruntime.image.archive_save import save_archive
 from pyruntime.image.archive_store import save_from_store
-from pyruntime.image.bundle import BundleOptions, bundle_from_archive, bundle_from_store, granted
+from pyruntime.image.bundle import BundleOptions, bundle_from_archive, bundle_from_store
 from pyruntime.image.commit import commit_layer
 from pyruntime.image.importing import import_rootfs
 from pyruntime.image.reference import parse_reference
 from pyruntime.image.runtime_config import RuntimeOptions
 from pyruntime.image.store import Store
+from pyruntime.image.unpack_maps import granted
 from tests.image_samples import archive, layer, make_image
 from tests.images import busybox_tar, debian_tar
 from tests.system.test_rootless import DROP, FIRST, UID, account
