@@ -431,7 +431,8 @@ static _Noreturn void run_whole(int argc, char **argv)
         fprintf(stderr, "  hint: the installation of Python is damaged, or memory or descriptors ran out\n");
         _exit(1);
     }
-    _exit(PyRun_SimpleString("import sys\n" START_TEXT) < 0); /* a command leaves by itself */
+    /* The module of that name tells the command line that other verbs than the fast ones want the plain interpreter. */
+    _exit(PyRun_SimpleString("import sys, _pyruntime_launcher\n" START_TEXT) < 0); /* a command leaves by itself */
 }
 
 void run_embedded(const struct place *place, int argc, char **argv)
