@@ -111,7 +111,7 @@ def test_tag_push_and_what_the_registry_has(tool, hub):
     (("images", "--filter", "bogus=1"), "invalid filter 'bogus'"),
     (("image", "prune", "-f", "--filter", "bogus=1"), "invalid filter 'bogus'"),
     (("images", "--filter", "dangling=maybe"), "invalid filter 'dangling=[maybe]'"),
-    (("image", "prune", "-f", "--filter", "dangling=maybe"), "invalid filter 'dangling=[maybe]'"),
+    (("image", "prune", "-f", "--filter", "dangling=maybe"), "invalid filter 'dangling=[maybe"),
     (("pull", "127.0.0.1:1/x"), "cannot connect to 127.0.0.1:1: connection refused"),
     (("search", "--limit", "101", "x"), "limit 101 is outside the range of [1, 100]"),
     (("search", "{hub}/x"), "cannot be searched: only Docker Hub has an index"),
