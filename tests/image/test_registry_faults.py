@@ -216,6 +216,20 @@ def test_a_manifest_that_is_not_what_its_header_says(proxy, client, image) -> No
     assert client.manifest(reference).digest == image.digest
 
 
+def test_documents_that_break_off_are_asked_for_again(proxy, client, image) -> None:
+    reference = parse_reference(f"{proxy.host}/x:v1")
+    proxy.faults += [Fault("GET", "/manifests/", cut_at=10, times=2), Fault("GET", "/tags/", cut_at=3, reset=True)]
+    assert client.manifest(reference).raw == image.manifest
+    assert list(client.tags(f"{proxy.host}/x")) == ["v1"]
+    proxy.faults.append(Fault("GET", "/manifests/", cut_at=10, times=-1))
+    with pytest.raises(RegistryError, match=r"connection to .* broke"):
+        client.manifest(reference)
+    assert proxy.count("GET", "/manifests/") == 3 + QUICK.attempts
+    # a length that promises more than comes
+    proxy.faults[:] = [Fault("GET", "/manifests/", headers={"Content-Length": "9999"}, cut_at=len(image.manifest) - 1)]
+    assert client.manifest(reference).raw == image.manifest
+
+
 def test_warnings_reach_the_user_once(proxy, image) -> None:
     said: list[str] = []
     client = RegistryClient(HostConfig(certs_folders=()), policy=QUICK, warn=said.append)
@@ -239,8 +253,10 @@ def test_a_mirror_that_fails_is_passed_over(plain, proxy, content, image, fault)
     client = RegistryClient(HostConfig(mirrors=((plain.host, (f"http://{proxy.host}",)),), certs_folders=()), policy=QUICK)
     proxy.faults.append(Fault("GET", "/v2/.+", times=-1, **fault))
     assert b"".join(client.blob(f"{plain.host}/x", digest_of(content), SIZE)) == content
-    if "body" not in fault and "cut_at" not in fault:
-        assert client.manifest(parse_reference(f"{plain.host}/x:v1")).raw == image.manifest
+    assert client.manifest(parse_reference(f"{plain.host}/x:v1")).raw == image.manifest
+    assert client.manifest(parse_reference(f"{plain.host}/x@{image.digest}")).raw == image.manifest
+    if "body" not in fault:
+        assert list(client.tags(f"{plain.host}/x")) == ["v1"]
     assert proxy.seen
 
 

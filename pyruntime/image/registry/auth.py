@@ -146,22 +146,26 @@ class Authorizer:
         service = challenge.get("service")
         asked = [("service", service)] * bool(service) + [("scope", scope) for scope in scopes]
         headers = {"Accept": "application/json"}
-        if known.identity_token:
-            answer = self._refresh(operation, realm, asked, known.identity_token)
-        else:
-            if known.username:
-                headers["Authorization"] = basic(known)
-                asked.append(("account", known.username))
-            if offline:
-                asked += [("offline_token", "true"), ("client_id", CLIENT_ID)]
-            url = f"{realm}{'&' if '?' in realm else '?'}{urlencode(asked)}"
-            answer = exchange.send_retrying(
-                operation, self._policy, lambda: exchange.follow(self._http, operation, "GET", url, headers)
-            )
-        if answer.status != 200:
-            raise exchange.refusal(answer)
-        with answer:
-            return read_token(answer.read(TOKEN_LIMIT), urlsplit(realm).netloc)
+        if known.username and not known.identity_token:
+            headers["Authorization"] = basic(known)
+            asked.append(("account", known.username))
+        if offline:
+            asked += [("offline_token", "true"), ("client_id", CLIENT_ID)]
+        url = f"{realm}{'&' if '?' in realm else '?'}{urlencode(asked)}"
+
+        def ask() -> Answer:
+            if known.identity_token:
+                answer = self._refresh(operation, realm, asked, known.identity_token)
+            else:
+                answer = exchange.send_retrying(
+                    operation, self._policy, lambda: exchange.follow(self._http, operation, "GET", url, headers)
+                )
+            if answer.status != 200:
+                raise exchange.refusal(answer)
+            return answer
+
+        _, raw = exchange.read_whole(operation, self._policy, ask, TOKEN_LIMIT)
+        return read_token(raw, urlsplit(realm).netloc)
 
     def _refresh(self, operation: Operation, realm: str, asked: list[tuple[str, str]], identity: str) -> Answer:
         """An access token for an identity token (distribution, OAuth2 specification)."""

@@ -12,8 +12,9 @@ registry's own words where it gave some, and Cancelled.
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 from pyruntime.errors import DigestMismatch, InvalidImage, RegistryError
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from pyruntime.image.registry.http import Answer
 
 
+T = TypeVar("T")
 WARNINGS_MAX = 20  # different ones that are told
 
 
@@ -104,16 +106,17 @@ class RegistryClient:
     # ---- manifests ----
     def manifest(self, reference: Reference, *, head: bool = False) -> Fetched:
         """The manifest or index of a reference, byte for byte, its digest checked where the reference has one."""
-        name, target = reference.name, reference.digest or reference.tag or "latest"
-        method = "HEAD" if head else "GET"
-        answer = self._pulling(name, method, f"manifests/{target}", {"Accept": ", ".join(ACCEPT)},
-                               f"manifest for {reference.familiar}")
-        with answer:
-            content_type = answer.headers.get("Content-Type", "")
-            stated = answer.headers.get("Docker-Content-Digest", "")
-            if head:
-                return Fetched(b"", content_type, stated, answer.length)
-            raw = answer.read(MANIFEST_MAX_BYTES)
+        return self._first(reference.name, partial(self._manifest, reference, "HEAD" if head else "GET"))
+
+    def _manifest(self, reference: Reference, method: str, site: Site) -> Fetched:
+        tail = f"manifests/{reference.digest or reference.tag or 'latest'}"
+        ask = partial(self._ask, reference.name, method, tail, {"Accept": ", ".join(ACCEPT)},
+                      f"manifest for {reference.familiar}", site)
+        answer, raw = exchange.read_whole(self._operation, self.policy, ask, MANIFEST_MAX_BYTES)
+        content_type = answer.headers.get("Content-Type", "")
+        stated = answer.headers.get("Docker-Content-Digest", "")
+        if method == "HEAD":
+            return Fetched(b"", content_type, stated, answer.length)
         if len(raw) > MANIFEST_MAX_BYTES:
             raise InvalidImage(f"manifest of {reference.familiar} is larger than {MANIFEST_MAX_BYTES} bytes",
                                value=reference.familiar)
@@ -121,6 +124,8 @@ class RegistryClient:
             verify(raw, reference.digest, what="manifest")
         elif stated and algorithm_of(stated) in {"sha256", "sha512"}:
             verify(raw, stated, what="manifest")
+        if site.endpoint.mirror:
+            parse_manifest(raw, content_type)  # what is none is the next one's business
         return Fetched(raw, content_type, reference.digest or digest_of(raw), len(raw))
 
     def put_manifest(self, name: str, target: str, raw: bytes, media_type: str) -> str:
@@ -207,27 +212,29 @@ class RegistryClient:
         self._delete(name, f"blobs/{digest}")
 
     # ---- endpoints ----
-    def get(self, name: str, tail: str, context: str) -> Answer:
-        """The answer to a GET below the repository, or of a path with its query, at the first endpoint that has one."""
-        return self._pulling(name, "GET", tail, {}, context)
+    def get(self, name: str, tail: str, context: str, limit: int) -> tuple[Answer, bytes]:
+        """See exchange.read_whole: a GET below the repository, or of a path with its query, at the first that has it."""
+        def ask(site: Site) -> tuple[Answer, bytes]:
+            return exchange.read_whole(self._operation, self.policy,
+                                       partial(self._ask, name, "GET", tail, {}, context, site), limit)
 
-    def _pulling(self, name: str, method: str, tail: str, headers: dict[str, str], context: str) -> Answer:
-        """The 200 of the first endpoint that has one; what the origin said otherwise."""
-        sites = self._endpoints(name)
-        for site in sites:
-            target = tail if tail.startswith("/") else f"/v2/{_path(name)}/{tail}"
-            try:
-                answer = site.call(self._operation, method, target, scopes=_scopes(name, "pull"), headers=headers)
-            except RegistryError:
-                if site is sites[-1]:
-                    raise
-                continue
-            if answer.status == 200:
-                return answer
-            error = _denied(answer, name, context)
-            if site is sites[-1]:
-                raise error
-        raise AssertionError
+        return self._first(name, ask)
+
+    def _first(self, name: str, ask: Callable[[Site], T]) -> T:
+        """What the first endpoint gives that gives something sound; what the origin gives otherwise."""
+        *mirrors, origin = self._endpoints(name)
+        for site in mirrors:
+            with suppress(RegistryError, DigestMismatch, InvalidImage):
+                return ask(site)
+        return ask(origin)
+
+    def _ask(self, name: str, method: str, tail: str, headers: dict[str, str], context: str, site: Site) -> Answer:
+        """The 200 of one endpoint. Raises RegistryError."""
+        target = tail if tail.startswith("/") else f"/v2/{_path(name)}/{tail}"
+        answer = site.call(self._operation, method, target, scopes=_scopes(name, "pull"), headers=headers)
+        if answer.status != 200:
+            raise _denied(answer, name, context)
+        return answer
 
     def _pushing(self, name: str, method: str, tail: str, headers: dict[str, str] | None = None,
                  body: bytes | None = None) -> Answer:

@@ -64,6 +64,19 @@ def send_retrying(operation: Operation, policy: RetryPolicy, send: Callable[[], 
     raise AssertionError
 
 
+def read_whole(operation: Operation, policy: RetryPolicy, ask: Callable[[], Answer], limit: int) -> tuple[Answer, bytes]:
+    """(the closed answer, its body cut after `limit` + 1 bytes); one whose body breaks is asked for again."""
+    for attempt in range(policy.attempts):
+        with ask() as answer:
+            try:
+                return answer, answer.read(limit)
+            except Transient:
+                if attempt + 1 == policy.attempts:
+                    raise
+        operation.sleep(policy.delay(attempt))
+    raise AssertionError
+
+
 def retry_after(text: str) -> float:
     """Seconds a `Retry-After` asks for, as a number or a date; 0 for none, or for one that cannot be read."""
     text = text[:1000].strip()

@@ -31,9 +31,8 @@ def pages(client: RegistryClient, name: str, tail: str) -> Iterator[tuple[bytes,
     """(bytes, document) of a list and of the pages its `Link` headers lead to. Raises RegistryError."""
     left = TOTAL_LIMIT
     for _ in range(PAGES_MAX):
-        with client.get(name, tail, f"list {tail.partition('?')[0]} of {name}") as answer:
-            raw = answer.read(PAGE_LIMIT)
-            tail = _next(answer)
+        answer, raw = client.get(name, tail, f"list {tail.partition('?')[0]} of {name}", PAGE_LIMIT)
+        tail = _next(answer)
         try:
             document = json.loads(raw) if len(raw) <= PAGE_LIMIT else None
         except (ValueError, RecursionError):
