@@ -70,6 +70,7 @@ int read_all(int fd, void *buffer, size_t size);
 /* path.c: names below the root (S1) */
 int open_below(int dir, const char *path, uint64_t flags, uint64_t resolve);
 int open_target(struct ctx *c, const char *path, int64_t op_flags, uint64_t flags);
+int open_mount_point(struct ctx *c, const char *path, int64_t op_flags);
 int open_parent(struct ctx *c, const char *path, char name[NAME_MAX + 1]);
 int make_path(struct ctx *c, const char *path, int64_t mode, int64_t op_flags);
 

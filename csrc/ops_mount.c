@@ -97,7 +97,7 @@ int op_mount(struct ctx *c, const struct step *s)
     char mode[16];
     int tree = -1, fd, ret;
 
-    fd = ret = open_target(c, target, s->arg[5], 0);
+    fd = ret = open_mount_point(c, target, s->arg[5]);
     if (fd >= 0)
         ret = mount_data(c, s, fd, data, mode);
     if (ret >= 0)
@@ -118,7 +118,7 @@ int op_mount(struct ctx *c, const struct step *s)
 int op_move_mount(struct ctx *c, const struct step *s)
 {
     int tree = slot_fd(c, s->arg[0]);
-    int fd = open_target(c, plan_str(&c->plan, s->arg[1]), s->arg[2], 0);
+    int fd = open_mount_point(c, plan_str(&c->plan, s->arg[1]), s->arg[2]);
     int ret = tree < 0 ? tree : fd < 0 ? fd : 0;
 
     if (ret == 0 && (s->arg[2] & F_PROCFS_ONLY) != 0 && check_magic(tree, MAGIC_PROC) < 0)
@@ -146,7 +146,8 @@ static int mount_below(struct ctx *c, const char *target, const char *source, co
                        const char *data)
 {
     char name[32];
-    int proc = proc_fd(c), fd = open_target(c, target, 0, 0);
+    int proc = proc_fd(c);
+    int fd = fstype == NULL || *fstype == 0 ? open_target(c, target, 0, 0) : open_mount_point(c, target, 0);
     int ret = proc < 0 ? proc : fd < 0 ? fd : res(fchdir(proc));
 
     if (ret == 0) {

@@ -45,6 +45,26 @@ int open_target(struct ctx *c, const char *path, int64_t op_flags, uint64_t flag
     return fd;
 }
 
+/* A target to mount on (S5, S22). Symlinks of the image may lead to it, but not to the root, where the mount would hide
+   nothing, and not into a procfs; what is below /proc by name the plan has allowed. An owned descriptor or -errno. */
+int open_mount_point(struct ctx *c, const char *path, int64_t op_flags)
+{
+    int fd = open_target(c, path, op_flags, 0), ret;
+
+    if (fd < 0)
+        return fd;
+    ret = same_place(fd, slot_fd(c, SLOT_ROOT));
+    if (ret > 0)
+        ret = -ELOOP;
+    if (ret == 0 && strncmp(path, "/proc/", 6) != 0 && check_magic(fd, MAGIC_PROC) == 0) {
+        close_fd(&fd);
+        fd = ret = open_target(c, path, op_flags | F_TARGET_NO_SYMLINK, 0);
+    }
+    if (ret < 0)
+        close_fd(&fd);
+    return ret < 0 ? ret : fd;
+}
+
 /* The directory that holds the last component of `path`, and that component. An owned descriptor or -errno. */
 int open_parent(struct ctx *c, const char *path, char name[NAME_MAX + 1])
 {

@@ -409,6 +409,7 @@ def _hint(step: Step, errno: int, detail: str) -> str:
     return HINTS.get((step.op, errno), HINTS.get((step.op, 0), ""))
 
 
+LED_ASIDE = "a symlink in the image leads to the root or into /proc, where nothing is mounted that the image asks for"
 MOUNT_HINTS = {
     ("proc", EPERM): 'proc needs a new pid namespace, and in a user namespace an uncovered /proc outside; add {"type": '
     '"pid"} to linux.namespaces, or bind /proc',
@@ -417,6 +418,7 @@ MOUNT_HINTS = {
     ("cgroup", EPERM): 'a user namespace needs a cgroup namespace too; add {"type": "cgroup"}',
     ("devpts", EINVAL): "gid= and uid= must be ids that the user namespace maps",
     ("overlay", EINVAL): "upperdir and workdir must be on one file system, which cannot itself be an overlay",
+    ("", ELOOP): LED_ASIDE,
     ("", ENODEV): "the kernel has no file system of that type: see /proc/filesystems",
     ("", EPERM): "this file system cannot be mounted from a user namespace",
     ("", EINVAL): "an option has a value that the file system refuses",
@@ -463,6 +465,7 @@ HINTS = {
     ): "the container's root may not write there: make the mount point in the image, or give the rootfs "
     "to the host id that it is mapped to",
     ("make_path", EPERM): "the container's root may not write there: make the mount point in the image",
+    ("move_mount", ELOOP): LED_ASIDE,
     ("mask", EBUSY): "the root itself cannot be masked: name what is to be hidden below it",
     ("mask", ENODEV): "/dev/null of the host is not the null device",
     ("mount_setattr", ENOSYS): "recursive mount attributes need Linux 5.12",
