@@ -177,6 +177,8 @@ static int add_link(struct unpack *u, const struct entry *e, struct dir *parent,
     if (old.st_ino == st.st_ino && old.st_dev == st.st_dev)
         return OK; /* it is that file already */
     code = make_room(u, parent, name, &hides);
+    if (code == OK && from->path == NULL)
+        return E_NO_TARGET; /* it went with the directory that makes room for it */
     if (code == OK && linkat(from->fd, base, parent->fd, name, 0) < 0)
         code = system_error(u, NULL);
     return code;
@@ -264,7 +266,9 @@ static int data(void *self, const void *bytes, size_t size, int64_t offset)
     while (size) {
         ssize_t done = write(u->fd, from, size);
 
-        if (done < 0 && errno != EINTR)
+        if (done == 0)
+            errno = EIO; /* no file does that; not for ever, then */
+        if (done == 0 || (done < 0 && errno != EINTR))
             return system_error(u, NULL);
         if (done > 0) {
             from += done;

@@ -16,6 +16,8 @@
 #define SYMLINKS_MAX 40                /* as the kernel's limit in one look-up */
 #define MEMORY_MAX ((size_t)256 << 20) /* of lists and sets of one layer */
 #define REPORT_MAX ((size_t)64 << 20)  /* of what the caller is told */
+#define IMPLIED_FREE 100000            /* directories that a layer may make without an entry of their own, */
+#define IMPLIED_EACH 8                 /* and so many more for each of its entries */
 #define DETOUR_FREE 200000             /* steps by way of symlinks that a layer may take, */
 #define DETOUR_EACH 64                 /* and so many more for each of its entries */
 
@@ -90,7 +92,8 @@ struct unpack {
     int64_t end; /* of what was written */
     size_t memory;
     struct buffer report;
-    uint64_t detour; /* steps taken by way of symlinks */
+    uint64_t implied; /* directories made without an entry */
+    uint64_t detour;  /* steps taken by way of symlinks */
     struct stamps stamps;
     char listed[NAME_SIZE]; /* the directory of the last whiteout in the report */
     bool any_listed;

@@ -167,6 +167,8 @@ static int make_parent(struct unpack *u, struct walk *w, const char *name, bool 
 {
     int fd, code = OK;
 
+    if (++u->implied > IMPLIED_FREE + IMPLIED_EACH * u->entries)
+        return E_IMPLIED;
     if (mkdirat(w->dir->fd, name, 0755) < 0)
         return system_error(u, w->here);
     fd = openat(w->dir->fd, name, OPEN_DIR);
@@ -201,6 +203,7 @@ static int follow(struct unpack *u, struct walk *w, const char *name, size_t bef
     w->length = before;
     if (size < 0)
         return system_error(u, w->here);
+    text[size] = 0;
     if (++w->symlinks > SYMLINKS_MAX)
         return E_LOOP;
     if ((size_t)size + 1 + rest >= sizeof w->other)

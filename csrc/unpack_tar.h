@@ -44,6 +44,7 @@ enum code {
     E_LINK_DIR,   /* a hard link to a directory */
     E_STATE,      /* memory for what must be remembered is used up */
     E_DETOUR,     /* over the limit of steps by way of symlinks */
+    E_IMPLIED,    /* over the limit of directories that have no entry */
 };
 
 struct xattr {

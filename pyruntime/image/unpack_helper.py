@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 READ = 1 << 18  # bytes asked of the pipe at a time
+FIRST = 1 << 9  # given to a member of the blob when it begins
 CHUNK = 1 << 20  # at most so many at a time out of a decompressor
 DEPTH = 8  # pieces on their way to each thread
 MEMORY = 2 << 30  # address space: xz and zstd may ask for windows of 128 MiB
@@ -157,26 +158,42 @@ def pieces(blob: Blob, known: Decompressors) -> Iterator[bytes]:
 
 
 def _members(blob: Blob, data: bytes, name: str, make: Callable[[], Any]) -> Iterator[bytes]:
-    """Members or frames one after the other; zeros may follow the last."""
-    while data:
-        member = make()
+    """Members or frames one after the other; zeros may follow the last.
+
+    A member is given more and more at a time: what a short one leaves over is not copied over and over.
+    """
+    whole, at = memoryview(data), 0
+    while at < len(whole):
+        member, size = make(), FIRST
         while not member.eof:
-            piece = member.decompress(data, CHUNK)
-            if piece:
-                yield piece
-            data = b""
-            if member.needs_input and not member.eof:
-                data = blob.read()
-                if not data:
+            if at == len(whole):
+                whole, at = memoryview(blob.read()), 0
+                if not whole:
                     raise Refused(f"layer ends inside its {name} data")
-        data = member.unused_data
-        stripped = data.lstrip(b"\0") if data else b""
-        while not stripped:
-            more = blob.read()
-            if not more:
-                return
-            data, stripped = more, more.lstrip(b"\0")
-        data = stripped
+            given: bytes | memoryview = whole[at : at + size]
+            at, size = at + len(given), min(2 * size, READ)
+            while True:
+                piece = member.decompress(given, CHUNK)
+                if piece:
+                    yield piece
+                if member.needs_input or member.eof:
+                    break
+                given = b""
+        whole, at = _after_zeros(blob, whole, at - len(member.unused_data))
+
+
+def _after_zeros(blob: Blob, whole: memoryview, at: int) -> tuple[memoryview, int]:
+    """Where the next byte that is no zero lies; at the end of what is read when there is none."""
+    while True:
+        if at == len(whole):
+            whole, at = memoryview(blob.read()), 0
+            if not whole:
+                return whole, 0
+        some = bytes(whole[at : at + FIRST])
+        other = some.lstrip(b"\0")
+        at += len(some) - len(other)
+        if other:
+            return whole, at
 
 
 class Thread:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 from pyruntime.errors import UnpackError
 from pyruntime.record import Record
@@ -33,6 +32,7 @@ CODES = (
     ("{entry}: hard link to the directory {target}", ""),
     ("layer needs too much memory to be remembered, at {entry}", ""),
     ("layer takes too long a way through symlinks, at {entry}", "links to links to deep directories: do not trust it"),
+    ("layer has far more directories than entries, at {entry}", "long paths of directories not listed: do not trust it"),
 )
 
 # enum warning of csrc/unpack.h, in its order
@@ -82,11 +82,7 @@ class LayerResult(Record):
     memory_kib: int = 0
 
 
-class Pair(NamedTuple):
-    """One text of the answer and its letter."""
-
-    letter: str
-    text: bytes
+Texts = dict[str, list[bytes]]  # those of an answer by their letters
 
 
 def quoted(path: bytes) -> str:
@@ -95,21 +91,33 @@ def quoted(path: bytes) -> str:
     return repr(text if len(text) <= TOLD else text[:TOLD] + "...")
 
 
-def _pairs(answer: bytes) -> list[Pair]:
-    return [Pair(chr(text[0]), text[1:]) for text in answer.split(b"\0")[:-1] if text]
+def _texts(answer: bytes) -> tuple[Texts, tuple[Whiteout, ...]]:
+    """All but whiteouts, whose directory is told once for those that follow; and these."""
+    found: Texts = {}
+    whiteouts = []
+    folder = b""
+    for text in answer.split(b"\0")[:-1]:
+        letter = text[:1].decode("latin-1")
+        if letter == "d":
+            folder = text[1:]
+        elif letter == "w":
+            whiteouts.append(Whiteout(folder, text[1:]))
+        elif letter:
+            found.setdefault(letter, []).append(text[1:])
+    return found, tuple(whiteouts)
 
 
-def _first(pairs: list[Pair], letter: str) -> bytes:
-    return next((pair.text for pair in pairs if pair.letter == letter), b"")
+def _first(texts: Texts, letter: str) -> bytes:
+    return texts.get(letter, [b""])[0]
 
 
-def _all(pairs: list[Pair], letter: str) -> list[bytes]:
-    return [pair.text for pair in pairs if pair.letter == letter]
+def _all(texts: Texts, letter: str) -> list[bytes]:
+    return texts.get(letter, [])
 
 
-def _error(pairs: list[Pair], layer: str, limit: int) -> UnpackError:
-    code, number = (int(word) for word in _first(pairs, "c").split())
-    entry, path = _first(pairs, "p"), _first(pairs, "q")
+def _error(texts: Texts, layer: str, limit: int) -> UnpackError:
+    code, number = (int(word) for word in _first(texts, "c").split())
+    entry, path = _first(texts, "p"), _first(texts, "q")
     template, hint = CODES[code]
     if number == 28 and code == 1:  # ENOSPC
         hint = "the file system is full; nothing of the layer was kept"
@@ -128,47 +136,35 @@ def implied_paths(result: LayerResult) -> list[bytes]:
     return sorted(paths)
 
 
-def _implied(pairs: list[Pair]) -> tuple[tuple[int, bytes], ...]:
-    told = (text.partition(b" ") for text in _all(pairs, "i"))
+def _implied(texts: Texts) -> tuple[tuple[int, bytes], ...]:
+    told = (text.partition(b" ") for text in _all(texts, "i"))
     return tuple((int(depth), rest) for depth, _, rest in told)
 
 
-def _whiteouts(pairs: list[Pair]) -> tuple[Whiteout, ...]:
-    """A directory is told once for those that follow."""
-    found = []
-    folder = b""
-    for letter, text in pairs:
-        if letter == "d":
-            folder = text
-        elif letter == "w":
-            found.append(Whiteout(folder, text))
-    return tuple(found)
-
-
-def _warnings(pairs: list[Pair]) -> tuple[str, ...]:
-    texts = []
-    rows = zip(_all(pairs, "k"), _all(pairs, "f"), _all(pairs, "x"))
+def _warnings(texts: Texts) -> tuple[str, ...]:
+    told = []
+    rows = zip(_all(texts, "k"), _all(texts, "f"), _all(texts, "x"))
     for numbers, entry, detail in rows:
         kind, count = (int(word) for word in numbers.split())
         text = WARNINGS[kind].format(entry=quoted(entry), detail=quoted(detail))
-        texts.append(text if count == 1 else f"{text} (and {count - 1} more)")
-    return tuple(texts)
+        told.append(text if count == 1 else f"{text} (and {count - 1} more)")
+    return tuple(told)
 
 
 def read_answer(answer: bytes, layer: str, limit: int) -> LayerResult:
     """The result in a helper's answer. Raises UnpackError for what it reports, or when it broke off."""
-    pairs = _pairs(answer)
-    if _first(pairs, "c"):
-        raise _error(pairs, layer, limit)
+    texts, whiteouts = _texts(answer)
+    if _first(texts, "c"):
+        raise _error(texts, layer, limit)
     name = f"layer {layer}" if layer else "layer"
-    told = _first(pairs, "Z").decode("utf-8", "replace")
-    if told or not _first(pairs, "D"):
+    told = _first(texts, "Z").decode("utf-8", "replace")
+    if told or not _first(texts, "D"):
         raise UnpackError(f"unpacking {name}: {told or 'the helper process died'}", layer=layer)
-    seconds, cpu, memory = (float(word) for word in (_first(pairs, "T") or b"0 0 0").split())
+    seconds, cpu, memory = (float(word) for word in (_first(texts, "T") or b"0 0 0").split())
     return LayerResult(
-        diff_id="sha256:" + _first(pairs, "D").decode(),
-        size=int(_first(pairs, "b")), entries=int(_first(pairs, "e")),
-        implied=_implied(pairs), links=tuple(zip(_all(pairs, "l"), _all(pairs, "t"))),
-        warnings=_warnings(pairs), whiteouts=_whiteouts(pairs),
-        tar_size=int(_first(pairs, "S")), blob_size=int(_first(pairs, "R")),
+        diff_id="sha256:" + _first(texts, "D").decode(),
+        size=int(_first(texts, "b")), entries=int(_first(texts, "e")),
+        implied=_implied(texts), links=tuple(zip(_all(texts, "l"), _all(texts, "t"))),
+        warnings=_warnings(texts), whiteouts=whiteouts,
+        tar_size=int(_first(texts, "S")), blob_size=int(_first(texts, "R")),
         seconds=seconds, cpu_s=cpu, memory_kib=int(memory))  # fmt: skip

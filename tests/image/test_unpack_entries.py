@@ -288,6 +288,12 @@ def test_hard_links(tmp_path) -> None:
     assert told["b"]["same_as"] == told["s"]["same_as"]
 
 
+def test_a_hard_link_that_takes_the_place_of_its_targets_directory(tmp_path) -> None:
+    for name in ("a/b/f", "a/f"):
+        with pytest.raises(UnpackError, match=r"hard link to .* which is not there|No such file"):
+            unpack(layer(file(name), hard_link("a", name)), tmp_path / "t" / name)
+
+
 def test_a_hard_link_has_no_data_whatever_its_size(tmp_path) -> None:
     unpack(header(b"f") + header(b"l", kind=b"1", link=b"f", size=99) + header(b"g") + END, tmp_path / "t")
     assert sorted(os.listdir(tmp_path / "t")) == ["f", "g", "l"]

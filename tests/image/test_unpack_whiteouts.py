@@ -195,6 +195,26 @@ def test_links_to_nothing_are_errors(tmp_path, entries) -> None:
         settle([(str(path), unpack(layer(*entries), path))], [str(tmp_path / "base")])
 
 
+def test_links_to_one_file_below_are_one_file(tmp_path) -> None:
+    """One copy, or ten thousand links would fill the disk with ten thousand."""
+    stack = Stack(tmp_path, BASE, layer(directory("x"), hard_link("one", "d/a"), hard_link("x/two", "d/a"), hard_link("three", "one")))
+    stack.check()
+    assert len({os.stat(stack.layers[1] / name).st_ino for name in ("one", "x/two", "three")}) == 1
+    assert os.stat(stack.layers[1] / "one").st_nlink == 3
+
+
+def test_implied_parents_that_may_not_be_entered(tmp_path) -> None:
+    """Children have their turn before a directory gets the mode that closes it; branches and depth make no difference."""
+    base = layer(*(directory("a/" * depth, mode=0o000 if depth % 2 else 0o100, mtime=depth) for depth in range(1, 40)),
+                 directory("a/b", mode=0o711, uid=3), directory("a/b/c", uid=4))  # fmt: skip
+    stack = Stack(tmp_path, base, layer(file("a/" * 39 + "f"), file("a/b/c/f"), file("a/a/new/f"), file("a/z")))
+    told = stack.merged()
+    for depth in range(1, 40):
+        assert told["/".join("a" * depth)]["mode"] == oct(0o40000 | (0o000 if depth % 2 else 0o100))
+        assert told["/".join("a" * depth)]["mtime"] == depth * 10**9
+    assert (told["a/b"]["owner"][0], told["a/b/c"]["owner"][0], told["a/a/new"]["mode"]) == (3, 4, "0o40755")
+
+
 def test_lowers_given_are_settled_against_at_once(tmp_path) -> None:
     unpack(BASE, tmp_path / "base")
     (tmp_path / "t").mkdir()

@@ -73,3 +73,8 @@ def test_a_way_through_symlinks_has_a_bound(place) -> None:
     """S51: links to links to deep directories are no way to have each entry walk for seconds."""
     assert cost(place, "up_and_down", 20).cpu_s < cost(place, "one", 1).cpu_s + 30
     assert "too long a way through symlinks" in said(place, "up_and_down", 500)
+
+
+def test_directories_without_entries_have_a_bound(place) -> None:
+    """S51: a short blob of long paths does not fill the disk's inodes, nor the memory of who is told of them."""
+    assert "far more directories than entries" in said(place, "deep", 120_000)
