@@ -62,8 +62,12 @@ def _named(store: Store, text: str) -> list[tuple[Image, tuple[Reference, ...]]]
 
 
 def stored_manifest(blobs: StoreBlobs, image: Image) -> Manifest:
-    """The manifest of an image whose layers are all here. Raises StoreError when none is."""
-    for digest in image.manifest_digests:
+    """The manifest of an image whose layers are all here. Raises StoreError when none is.
+
+    One that no registry knows goes first: it is the image as it was loaded or imported, before a push made it small.
+    """
+    pushed = {reference.digest for reference in image.repo_digests}
+    for digest in sorted(image.manifest_digests, key=lambda digest: (digest in pushed, digest)):
         try:
             manifest = parse_manifest(blobs.store.read_blob(digest))
         except ImageError:
