@@ -106,49 +106,6 @@ def device_writes_v1(rules: tuple[DeviceRule, ...]) -> tuple[Write, ...]:
     return tuple(state.writes())
 
 
-def device_transition_v1(current: str, rules: tuple[DeviceRule, ...]) -> tuple[Write, ...]:
-    """The fewest writes from the text of devices.list to `rules` and DEFAULT_RULES, without ever denying all first.
-
-    Only what changes is written, so a running process never loses a device that both states allow. A change of the
-    default from allow to deny is the exception: the kernel has no other way.
-    """
-    now = parse_devices_list(current)
-    goal = Access(allow_all=now.allow_all)
-    goal.exceptions = dict(now.exceptions) if not any(_resets(rule) for rule in rules) else {}
-    for index, rule in enumerate(rules):
-        goal.apply(rule, f"{RULES}/{index}", strict=True)
-    for rule in DEFAULT_RULES:
-        goal.apply(rule, RULES, strict=False)
-    if goal.allow_all != now.allow_all:
-        return tuple(goal.writes())
-    same, other = _files(allow_all=goal.allow_all)
-    writes = []
-    for node, (access, origin) in goal.exceptions.items():
-        if extra := access - now.exceptions.get(node, (frozenset(), ""))[0]:
-            writes.append(_write(other, node, extra, origin))
-    for node, (access, _) in now.exceptions.items():
-        if gone := access - goal.exceptions.get(node, (frozenset(), ""))[0]:
-            writes.append(_write(same, node, gone, RULES))
-    return tuple(writes)
-
-
-def parse_devices_list(text: str) -> Access:
-    """The state that devices.list shows. The kernel prints `a *:* rwm` alone when the default is allow.
-
-    Its exceptions are not printed then, so a deny in an allow-all cgroup cannot be seen.
-    """
-    state = Access(allow_all=False)
-    for line in text.splitlines():
-        kind, device, access = line.split()
-        if kind == "a":
-            state.allow_all = True
-            continue
-        major, minor = device.split(":")
-        node = (kind, None if major == "*" else int(major), None if minor == "*" else int(minor))
-        state.exceptions[node] = (frozenset(access), RULES)
-    return state
-
-
 def _resets(rule: DeviceRule) -> bool:
     """The rule is for all devices and every access: the only one that sets the default."""
     return rule.type == "a" and rule.major is None and rule.minor is None and frozenset(rule.access) == FULL

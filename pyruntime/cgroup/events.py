@@ -121,26 +121,6 @@ class OomWatch:
         return self._counted
 
 
-def oom_kills(paths: Paths) -> int:
-    """How many processes of the container the kernel has killed for want of memory; 0 when that cannot be read.
-
-    v1: `oom_kill` of memory.oom_control (Linux 4.13), v2: of memory.events.
-    """
-    names = dict(paths)
-    file = f"{names['memory']}/memory.oom_control" if "memory" in names else f"{names.get('', '')}/memory.events"
-    try:
-        fd = open_file(file, O_RDONLY | O_CLOEXEC)
-    except OSError:
-        return 0
-    try:
-        for line in _content(fd).split(b"\n"):
-            if line.startswith(b"oom_kill "):
-                return int(line[9:])
-    finally:
-        close(fd)
-    return 0
-
-
 def _register(path: str) -> int:
     """An eventfd for the out-of-memory events of a v1 memory cgroup. Raises OSError."""
     event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)

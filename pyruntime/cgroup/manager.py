@@ -397,9 +397,9 @@ def _exists(path: str) -> bool:
 
 # -- files
 
-def read_file(path: str) -> bytes:
-    """The whole file. Raises OSError."""
-    fd = open(path, O_RDONLY | O_CLOEXEC)
+def read_file(path: str, dir_fd: int | None = None) -> bytes:
+    """The whole file, below the folder `dir_fd` (borrowed) when there is one. Raises OSError."""
+    fd = open(path, O_RDONLY | O_CLOEXEC, dir_fd=dir_fd)
     try:
         chunks = [read(fd, 65536)]
         while chunks[-1]:

@@ -18,13 +18,13 @@ from posix import (
     close,
     fstat,
     open,
-    read,
     rmdir,
     scandir,
     write,
 )
 from time import monotonic
 
+from pyruntime.cgroup.manager import read_file
 from pyruntime.errors import HostError
 
 TYPE_CHECKING = False
@@ -41,7 +41,7 @@ def processes_below(top: str, deadline: float) -> set[int]:
     found: set[int] = set()
     for fd in directories(top, deadline):
         try:
-            found.update(int(word) for word in _read_at("cgroup.procs", fd).split())
+            found.update(int(word) for word in read_file("cgroup.procs", fd).split())
         except OSError as error:
             if error.errno not in (*GONE, EOPNOTSUPP):  # threaded: its root lists the processes
                 raise
@@ -157,14 +157,3 @@ def _parent_at(name: str, fd: int) -> int:
         return child
     close(child)
     return -1
-
-
-def _read_at(name: str, dir_fd: int) -> bytes:
-    fd = open(name, O_RDONLY | O_CLOEXEC, dir_fd=dir_fd)
-    try:
-        chunks = [read(fd, 65536)]
-        while chunks[-1]:
-            chunks.append(read(fd, 65536))
-        return b"".join(chunks)
-    finally:
-        close(fd)

@@ -49,16 +49,6 @@ def controller_writes(name: str, resources: Resources, version: int) -> list[Wri
     return writer(resources) if writer else []
 
 
-def resource_writes_v1(resources: Resources, controllers: tuple[str, ...] = CONTROLLERS) -> tuple[Write, ...]:
-    """controller_writes of all `controllers` on v1."""
-    return tuple(write for name in controllers for write in controller_writes(name, resources, 1))
-
-
-def resource_writes_v2(resources: Resources, controllers: tuple[str, ...] = CONTROLLERS) -> tuple[Write, ...]:
-    """controller_writes of all `controllers` in the unified tree; the writes carry v2 names. `unified` is separate."""
-    return tuple(write for name in controllers for write in controller_writes(name, resources, 2))
-
-
 def unified_writes(unified: tuple[tuple[str, str], ...], available: tuple[str, ...]) -> tuple[Write, ...]:
     """`unified` verbatim, a write for each line, to come after all others.
 

@@ -8,11 +8,11 @@ pipes, which criu knows by their name `pipe:[inode]`, and files, declared `file[
 from __future__ import annotations
 
 from posix import O_CLOEXEC, O_DIRECTORY, O_RDONLY, mkdir, open
-from posix import stat as stat_path
 
 from pyruntime.criu import wire
 from pyruntime.criu.client import find, first_error
 from pyruntime.errors import HostError, UsageError
+from pyruntime.host.probe import exists, read_file
 from pyruntime.record import Record
 
 TYPE_CHECKING = False
@@ -88,7 +88,7 @@ def config_file(spec: Spec) -> str:
     named = dict(spec.annotations).get("org.criu.config")
     if named is not None:
         return named
-    return next((path for path in CONFIG_FILES if _exists(path)), "")
+    return next((path for path in CONFIG_FILES if exists(path)), "")
 
 
 def external_namespaces(spec: Spec) -> list[tuple[str, str, str]]:
@@ -118,8 +118,6 @@ def open_folder(path: str, what: str, *, make: bool) -> int:
 
 def failed(answer: dict[str, Any], log_path: str, printed: str) -> HostError:
     """The error for an answer of criu that is no success: the peers' words, criu's own reason as the value."""
-    from pyruntime.host.probe import read_file
-
     try:
         log = read_file(log_path, MAX_LOG).decode("utf-8", "replace")
     except OSError:
@@ -129,11 +127,3 @@ def failed(answer: dict[str, Any], log_path: str, printed: str) -> HostError:
     kind = wire.TYPE_NAMES.get(int(answer.get("type", 0)), "")
     return HostError(f"criu failed: type {kind} errno {number}: log file: {log_path}", errno=number, value=reason,
                      hint="the log has all details; `criu check` says what this kernel lacks")
-
-
-def _exists(path: str) -> bool:
-    try:
-        stat_path(path)
-    except OSError:
-        return False
-    return True

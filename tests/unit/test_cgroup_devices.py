@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from pyruntime.cgroup.devices import DEFAULT_RULES, device_transition_v1, device_writes_v1
+from pyruntime.cgroup.devices import DEFAULT_RULES, device_writes_v1
 from pyruntime.errors import HostError
 from pyruntime.spec.linux import DeviceRule
 
@@ -51,11 +51,6 @@ class Kernel:
         if self.allow_all:  # any exception that touches the access refuses it
             return not any(access in held for held in matches)
         return any(access in held for held in matches)
-
-    def listing(self):
-        if self.allow_all:
-            return "a *:* rwm\n"
-        return "".join(f"{kind} {device} {''.join(sorted(held))}\n" for (kind, device), held in self.exceptions.items())
 
 
 def wanted(rules, kind, major, minor, access, *, start):
@@ -154,29 +149,3 @@ def test_the_kernel_ends_where_the_rules_say():
             assert kernel.allows(kind, major, minor, access) == wanted(
                 everything, kind, major, minor, access, start=False), (rules, kind, major, minor, access)
     assert 0 < refused < 300
-
-
-def test_transition_reaches_the_goal_and_writes_only_differences():
-    rng, compared = random.Random(7), 0
-    for _ in range(300):
-        old, new = random_rules(rng), random_rules(rng)
-        try:
-            kernel, goal = play(device_writes_v1(old)), play(device_writes_v1(new))
-        except HostError:
-            continue
-        if kernel.allow_all or goal.allow_all:
-            continue
-        writes = device_transition_v1(kernel.listing(), new)
-        assert all(write.data != "a" for write in writes)
-        assert play(writes, kernel).exceptions == goal.exceptions
-        compared += 1
-    assert compared > 30
-
-
-def test_transition_to_the_same_rules_is_nothing():
-    rules = (DENY_ALL, allow("c", 9, 9))
-    assert device_transition_v1(play(device_writes_v1(rules)).listing(), rules) == ()
-
-
-def test_transition_out_of_allow_all_denies_all():
-    assert texts(device_transition_v1("a *:* rwm\n", (DENY_ALL,)))[0] == ("deny", "a")

@@ -8,7 +8,6 @@ import pytest
 
 from pyruntime.cgroup import manager
 from pyruntime.cgroup.change import change
-from pyruntime.cgroup.events import oom_kills
 from pyruntime.cgroup.stats import NO_LIMIT, parse_list, stats
 from pyruntime.cgroup.subtree import processes_below
 from pyruntime.errors import HostError
@@ -89,12 +88,6 @@ def test_blkio_v1(tmp_path, files, expected):
 @pytest.mark.parametrize(("text", "numbers"), [("", []), ("\n", []), ("0", [0]), ("0-3,7\n", [0, 1, 2, 3, 7])])
 def test_parse_list(text, numbers):
     assert parse_list(text) == numbers
-
-
-def test_oom_kills(tmp_path):
-    path = fill(tmp_path, {"memory.events": V2_FILES["memory.events"],
-                           "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 4\n"})
-    assert (oom_kills((("", path),)), oom_kills((("memory", path),)), oom_kills(())) == (1, 4, 0)
 
 
 # -- writes that may be passed over, and those that may not

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pyruntime.cgroup.writes import (
+    CONTROLLERS,
+    controller_writes,
     io_weight,
-    resource_writes_v1,
-    resource_writes_v2,
     unified_writes,
     weight_from_shares,
 )
@@ -27,6 +27,14 @@ from pyruntime.spec.linux import (
 
 pytestmark = pytest.mark.unit
 GB = 1 << 30
+
+
+def resource_writes_v1(resources):
+    return tuple(write for name in CONTROLLERS for write in controller_writes(name, resources, 1))
+
+
+def resource_writes_v2(resources):
+    return tuple(write for name in CONTROLLERS for write in controller_writes(name, resources, 2))
 
 
 def pairs(writes):
