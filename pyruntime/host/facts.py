@@ -46,6 +46,7 @@ class HostFacts(Record):
     systemd_base: str = ""  # cgroup of the caller's instance of systemd; "" for the system's
     apparmor: bool = False  # the security module runs; looked at when the spec names a profile or label
     selinux: bool = False
+    selinux_unknown: tuple[str, ...] = ()  # labels of the spec that the loaded policy does not have
     resctrl: str = ""  # where resctrl is mounted; looked for when the spec has intelRdt
     resctrl_groups: tuple[str, ...] = ()  # the groups that exist there
     proc_mounts: tuple[str, ...] = ()  # host mount points of full proc and sysfs, for --no-pivot

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from errno import EINVAL
 from fcntl import ioctl
 from posix import (
     O_CLOEXEC,
     O_NONBLOCK,
     O_RDONLY,
+    O_RDWR,
     close,
     fstat,
     getegid,
@@ -17,6 +19,7 @@ from posix import (
     readlink,
     stat,
     uname,
+    write,
 )
 
 from pyruntime.errors import HostError, SpecError
@@ -87,6 +90,8 @@ def owns_mount_namespace() -> bool:
 def probe_host(spec: Spec, *, cgroup: CgroupFacts, no_pivot: bool = False, process: Process | None = None) -> HostFacts:
     """The facts that planning this spec needs, with `process` for its own. Raises HostError for a kernel below 5.10."""
     process = process or spec.process
+    labels = [label for label in (spec.linux.mount_label, process.selinux_label if process is not None else "") if label]
+    selinux = bool(labels) and has_selinux()
     resctrl = resctrl_mount() if spec.linux.intel_rdt is not None else ""
     system = uname()
     version = kernel_version(system.release)
@@ -107,7 +112,8 @@ def probe_host(spec: Spec, *, cgroup: CgroupFacts, no_pivot: bool = False, proce
         machine=system.machine,
         host_net_ns=stat("/proc/self/ns/net").st_ino if spec.linux.sysctl else 0,
         apparmor=process is not None and bool(process.apparmor_profile) and has_apparmor(),
-        selinux=bool(spec.linux.mount_label or (process is not None and process.selinux_label)) and has_selinux(),
+        selinux=selinux,
+        selinux_unknown=tuple(filter(is_unknown_label, labels)) if selinux else (),
         resctrl=resctrl,
         resctrl_groups=tuple(sorted(listdir(resctrl))) if resctrl else (),
         proc_mounts=_full_proc_mounts() if no_pivot else (),
@@ -125,6 +131,21 @@ def has_apparmor() -> bool:
 def has_selinux() -> bool:
     """Whether the kernel runs SELinux: its file system is mounted (selinux(8))."""
     return exists("/sys/fs/selinux/enforce")
+
+
+def is_unknown_label(label: str) -> bool:
+    """Whether the policy says that it has no such label; where it does not say, the kernel will (selinuxfs `context`)."""
+    try:
+        fd = open("/sys/fs/selinux/context", O_RDWR | O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        write(fd, label.encode("utf-8", "surrogateescape"))
+    except OSError as error:
+        return error.errno == EINVAL
+    finally:
+        close(fd)
+    return False
 
 
 def resctrl_mount() -> str:

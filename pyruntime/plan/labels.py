@@ -28,10 +28,18 @@ def check_labels(process: Process, host: HostFacts) -> None:
     if process.selinux_label and not host.selinux:
         raise SpecError("selinux label is specified in config, but selinux is disabled or not supported",
                         field="/process/selinuxLabel", value=process.selinux_label, hint="drop the label")  # fmt: skip
+    if process.selinux_label in host.selinux_unknown:
+        raise unknown_label("/process/selinuxLabel", process.selinux_label)
     if process.apparmor_profile not in ("", "unconfined") and not host.apparmor:
         raise SpecError("apparmor profile is specified in config, but apparmor is disabled or not supported",
                         field="/process/apparmorProfile", value=process.apparmor_profile,
                         hint="this kernel runs without AppArmor: remove the profile from the config")  # fmt: skip
+
+
+def unknown_label(field: str, label: str) -> SpecError:
+    """The error for a label that the loaded policy does not have."""
+    return SpecError(f"selinux label {label!r} is not valid in the loaded policy", field=field, value=label,
+                     hint="a label is USER:ROLE:TYPE:LEVEL; `seinfo` lists what the policy knows of each")
 
 
 def label_steps(process: Process, host: HostFacts) -> list[Step]:
@@ -68,12 +76,14 @@ def keyring_label_steps(process: Process, host: HostFacts) -> list[Step]:
 def label_option(spec: Spec, host: HostFacts) -> str:
     """`context=LABEL` for the file systems of a container, or what the annotation says in place of `context` (mount(8)).
 
-    "" without a label, and where SELinux does not run. Raises SpecError for another word.
+    "" without a label, and where SELinux does not run. Raises SpecError for another word, or a label of no policy.
     """
     kind = dict(spec.annotations).get(MOUNT_CONTEXT_TYPE, "context")
     if kind not in CONTEXTS:
         raise SpecError(f"invalid mount context type {kind!r}", field=f"/annotations/{MOUNT_CONTEXT_TYPE}", value=kind,
                         hint=f"mount(8) knows {', '.join(CONTEXTS)}")  # fmt: skip
+    if spec.linux.mount_label in host.selinux_unknown:
+        raise unknown_label("/linux/mountLabel", spec.linux.mount_label)
     return f"{kind}={spec.linux.mount_label}" if spec.linux.mount_label and host.selinux else ""
 
 

@@ -113,3 +113,11 @@ def test_without_selinux_the_mount_label_is_a_warning():
     found = plan({"linux.mountLabel": "l"})
     assert [field for field, _ in found.warnings] == ["/linux/mountLabel"]
     assert mount_context("", "tmpfs") == mount_context("context=l", "proc") == ()
+
+
+@pytest.mark.parametrize("field", ["process.selinuxLabel", "linux.mountLabel"])
+def test_a_label_that_the_policy_does_not_have(field):
+    with pytest.raises(SpecError, match="is not valid in the loaded policy") as caught:
+        plan({field: "a:b:c"}, host=HostFacts(selinux=True, selinux_unknown=("a:b:c",)))
+    assert (caught.value.field, caught.value.value) == ("/" + field.replace(".", "/"), "a:b:c")
+    assert caught.value.hint
