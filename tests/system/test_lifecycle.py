@@ -38,7 +38,7 @@ def running(runtime: Runtime, make_bundle: MakeBundle) -> Iterator[Container]:
 
 def test_a_whole_life(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """create, start, pause, resume, kill, delete: the statuses between, and silence."""
-    bundle = make_bundle("echo ran; exec sleep 60")
+    bundle = make_bundle("echo ran; exec sleep 1000")
     with runtime.container(bundle, start=False) as container:
         assert container.status == "created"
         assert (runtime.root / container.id / "exec.fifo").exists()
@@ -282,7 +282,7 @@ def test_kill_without_pid_namespace_kills_all(runtime: Runtime, make_bundle: Mak
     """SIGKILL to a container that shares its pid namespace ends the whole cgroup."""
     shared = [entry for entry in namespaces() if entry["type"] != "pid"]
     with runtime.container(
-        make_bundle("sleep 60 & echo ready; exec sleep 60", {"linux.namespaces": shared})
+        make_bundle("sleep 60 & echo ready; exec sleep 1000", {"linux.namespaces": shared})
     ) as container:
         container.wait_output("ready")
         container.ok("kill", "KILL")
@@ -497,7 +497,7 @@ def test_parallel_execs(running: Container) -> None:
 @pytest.mark.slow
 def test_hundred_cycles_leave_nothing(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """R12: create, start, exec, kill, delete a hundred times; the leak check follows."""
-    bundle = make_bundle("exec sleep 60")
+    bundle = make_bundle("exec sleep 1000")
     for _ in range(100):
         with runtime.container(bundle) as container:
             assert container.exec("true").code == 0

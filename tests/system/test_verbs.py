@@ -40,7 +40,7 @@ def running(runtime: Runtime, make_bundle: MakeBundle) -> Iterator[Container]:
         "process.rlimits": [{"type": "RLIMIT_CORE", "soft": 4096, "hard": 4096}],
         "process.capabilities": {"bounding": CAPS, "effective": CAPS, "permitted": CAPS},
     }
-    with runtime.container(make_bundle("echo up; exec sleep 60", changes)) as container:
+    with runtime.container(make_bundle("echo up; exec sleep 1000", changes)) as container:
         container.wait_output("up")
         yield container
 

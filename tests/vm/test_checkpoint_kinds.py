@@ -106,7 +106,7 @@ def test_a_call_that_is_killed(runtime, make_bundle, tmp_path, verb):
     began = time.monotonic()
     with restored(runtime, bundle, images, out):
         length = time.monotonic() - began
-    for number in range(5):
+    for number in range(3):
         name = runtime.new_id()
         with out.open("ab") as file:
             if verb == "checkpoint":
