@@ -504,7 +504,7 @@ def _execve_hint(errno: int) -> str:
     return {
         ENOENT: "the program is there, but its interpreter (#! line or ELF loader) is not in the image",
         ENOEXEC: "it is built for another architecture, or a script without a #! line",
-        EACCES: "its mount is noexec, or its interpreter cannot be executed",
+        EACCES: "its mount is noexec, its interpreter cannot be executed, or a label of the process forbids it",
         E2BIG: "args and env are too long together",
         ETXTBSY: "somebody has the program open for writing",
     }.get(errno, "")
