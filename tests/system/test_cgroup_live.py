@@ -11,7 +11,7 @@ import pytest
 
 from pyruntime.cgroup import manager
 from pyruntime.cgroup.change import change
-from pyruntime.cgroup.events import OomWatch, oom_kills
+from pyruntime.cgroup.events import OomWatch
 from pyruntime.cgroup.plan import compile_cgroup
 from pyruntime.cgroup.stats import stats
 from pyruntime.cgroup.update import compile_update
@@ -448,7 +448,6 @@ def test_out_of_memory_is_seen(box):
         assert not watch.emptied()
         assert watch.wait(10) >= 1
         assert child.wait(5) == -9
-        assert oom_kills(one.paths) >= 1
         wait_until(watch.emptied)
         assert watch.wait(10) == 0
 
