@@ -10,11 +10,11 @@ V1_SYSTEMD = "v1 systemd"
 
 
 def layout_of(funcargs: dict[str, Any]) -> str:
-    """By the command line of the runtime that the test was given; "" when it was given none."""
+    """By the command line of the runtime that the test was given, cgroupfs in a stand of callers; "" without either."""
     runtime = next((funcargs[name] for name in ("systemd", "driver", "runtime") if name in funcargs), None)
-    if runtime is None:
+    if runtime is None and "make_stand" not in funcargs:
         return ""
-    words = runtime.argv()
+    words = runtime.argv() if runtime is not None else ()
     if "setpriv" in words or any(word.endswith("/setpriv") for word in words):
         return ROOTLESS
     v1 = Path("/sys/fs/cgroup/pids/cgroup.procs").exists()

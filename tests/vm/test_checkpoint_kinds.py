@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.layouts import SYSTEMD, V1_SYSTEMD
 from tests.system.bundle import namespaces
 from tests.system.runtime import finish, reap, wait_until
 from tests.vm.counter import COUNTER, SLOW_S, checkpoint, count, passes, restored, started, state
@@ -76,8 +77,9 @@ def test_a_user_namespace(runtime, make_bundle, tmp_path):
     assert seen == " 0 70000 2000\n0\n"
 
 
-def test_the_systemd_driver(program, own_host, make_bundle, tmp_path):
+def test_the_systemd_driver(program, own_host, make_bundle, tmp_path, record_property):
     """The restored container is in a scope of its own, with its limits, and goes with it."""
+    record_property("layout", V1_SYSTEMD if V1 else SYSTEMD)
     runtime = Driven(program, tmp_path / "state")
     runtime.manager = "systemd"
     bundle, images, out = make_bundle(COUNTER, {"linux.resources": {"pids": {"limit": 31}}}), tmp_path / "images", tmp_path / "out"
