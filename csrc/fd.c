@@ -81,17 +81,29 @@ int check_magic(int fd, unsigned long magic)
     return (unsigned long)fs.f_type == magic ? 0 : -EXDEV;
 }
 
-/* 1 when both are the same file by the same mount, 0 when not, or -errno. struct statx, which older headers lack, as
-   words of 8 bytes (linux/stat.h). */
-int same_place(int one, int other)
+/* The number of the mount and of the file. struct statx, which older headers lack, as words of 8 bytes (linux/stat.h).
+ */
+int place_of(int fd, uint64_t place[2])
 {
     enum { INODE = 4, MOUNT = 18, ASKED = 0x100 | 0x1000 }; /* STATX_INO, STATX_MNT_ID */
-    uint64_t a[32], b[32];
+    uint64_t words[32];
 
-    if (syscall(SYS_statx, one, "", AT_EMPTY_PATH, ASKED, a) < 0 ||
-        syscall(SYS_statx, other, "", AT_EMPTY_PATH, ASKED, b) < 0)
+    if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH, ASKED, words) < 0)
         return -errno;
-    return a[MOUNT] == b[MOUNT] && a[INODE] == b[INODE];
+    place[0] = words[MOUNT];
+    place[1] = words[INODE];
+    return 0;
+}
+
+/* 1 when both are the same file by the same mount, 0 when not, or -errno. */
+int same_place(int one, int other)
+{
+    uint64_t a[2], b[2];
+    int ret = place_of(one, a);
+
+    if (ret == 0)
+        ret = place_of(other, b);
+    return ret < 0 ? ret : a[0] == b[0] && a[1] == b[1];
 }
 
 /* Exactly `size` bytes from the start of the file, else -errno (-EIO when it is shorter). */

@@ -18,6 +18,8 @@ struct stencil {
 
 #define MAX_TAKEN 256
 
+#define MAX_FRESH 32
+
 struct ctx {
     struct plan plan;
     int *slots;                /* plan.slots descriptors, -1 when empty */
@@ -32,9 +34,11 @@ struct ctx {
     int root_on_top;  /* attach_root stacked the tree over "/" */
     int root_changed; /* what is at a path now belongs to the container */
     int chdir_done;
-    int umask_done;     /* until the step `umask` it is 0, and modes are exact */
-    int hook_output[2]; /* stdout and stderr of hooks, -1 while they are captured; borrowed from their slots */
-    int covered;        /* what the mount step just before hid, for copy_up; else -1 */
+    int umask_done;            /* until the step `umask` it is 0, and modes are exact */
+    int hook_output[2];        /* stdout and stderr of hooks, -1 while they are captured; borrowed from their slots */
+    uint64_t fresh[MAX_FRESH]; /* the mounts of file systems that were made here, by number */
+    uint32_t fresh_count;
+    int covered; /* what the mount step just before hid, for copy_up; else -1 */
     struct stencil null_file, empty_dir;
     int32_t value; /* of the ERROR message */
     uint32_t detail_size;
@@ -64,6 +68,7 @@ void fd_name(char out[32], int fd);
 int set_slot(struct ctx *c, int64_t slot, int fd);
 int slot_fd(const struct ctx *c, int64_t slot);
 int check_magic(int fd, unsigned long magic);
+int place_of(int fd, uint64_t place[2]);
 int same_place(int one, int other);
 int read_all(int fd, void *buffer, size_t size);
 

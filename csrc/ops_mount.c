@@ -95,6 +95,7 @@ int op_mount(struct ctx *c, const struct step *s)
     const char *fstype = plan_str(&c->plan, s->arg[0]), *target = plan_str(&c->plan, s->arg[2]);
     const char *data[MAX_DATA];
     char mode[16];
+    uint64_t place[2];
     int tree = -1, fd, ret;
 
     fd = ret = open_mount_point(c, target, s->arg[5]);
@@ -104,6 +105,8 @@ int op_mount(struct ctx *c, const struct step *s)
         tree = ret = tree_make(c, fstype, plan_str(&c->plan, s->arg[1]), data, (uint64_t)s->arg[4]);
     if (tree >= 0)
         ret = tree_attach(tree, fd);
+    if (ret >= 0 && c->fresh_count < MAX_FRESH && place_of(tree, place) == 0)
+        c->fresh[c->fresh_count++] = place[0];
     if (ret >= 0)
         ret = verify_special(c, fstype, target, s->arg[5]);
     close_fd(&tree);

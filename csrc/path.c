@@ -65,11 +65,30 @@ int open_mount_point(struct ctx *c, const char *path, int64_t op_flags)
     return ret < 0 ? ret : fd;
 }
 
+/* S20: where a symlink of the image leads, nodes and links are made in the image's own files or on a file system that
+   was made here, not in a folder that the host shares. */
+static int check_led(struct ctx *c, int fd)
+{
+    uint64_t here[2], root[2];
+    uint32_t i;
+    int ret = place_of(fd, here);
+
+    if (ret == 0)
+        ret = place_of(slot_fd(c, SLOT_ROOT), root);
+    if (ret < 0 || here[0] == root[0])
+        return ret;
+    for (i = 0; i < c->fresh_count; i++)
+        if (c->fresh[i] == here[0])
+            return 0;
+    return -ELOOP;
+}
+
 /* The directory that holds the last component of `path`, and that component. An owned descriptor or -errno. */
 int open_parent(struct ctx *c, const char *path, char name[NAME_MAX + 1])
 {
     char parent[PATH_MAX];
     size_t end = strlen(path), start;
+    int fd, ret;
 
     set_detail(c, path);
     while (end > 0 && path[end - 1] == '/')
@@ -84,8 +103,16 @@ int open_parent(struct ctx *c, const char *path, char name[NAME_MAX + 1])
         return -EINVAL;
     memcpy(parent, path, start);
     memcpy(parent + start, ".", 2);
-    return slot_fd(c, SLOT_ROOT) < 0 ? -EBADF
-                                     : open_below(slot_fd(c, SLOT_ROOT), parent, O_PATH | O_DIRECTORY, RES_IN_ROOT);
+    if (slot_fd(c, SLOT_ROOT) < 0)
+        return -EBADF;
+    fd = open_below(slot_fd(c, SLOT_ROOT), parent, O_PATH | O_DIRECTORY, RES_IN_ROOT | RES_NO_SYMLINKS);
+    if (fd != -ELOOP)
+        return fd;
+    fd = open_below(slot_fd(c, SLOT_ROOT), parent, O_PATH | O_DIRECTORY, RES_IN_ROOT);
+    ret = fd < 0 ? fd : check_led(c, fd);
+    if (ret < 0)
+        close_fd(&fd);
+    return ret < 0 ? ret : fd;
 }
 
 /* The walk of make_path. `rest` is still to be walked, `done` leads from the root to `dir` without any symlink. */

@@ -410,6 +410,7 @@ def _hint(step: Step, errno: int, detail: str) -> str:
 
 
 LED_ASIDE = "a symlink in the image leads to the root or into /proc, where nothing is mounted that the image asks for"
+LED_OUT = "a symlink in the image leads into a folder of the host that is mounted: mount a tmpfs on /dev after it"
 MOUNT_HINTS = {
     ("proc", EPERM): 'proc needs a new pid namespace, and in a user namespace an uncovered /proc outside; add {"type": '
     '"pid"} to linux.namespaces, or bind /proc',
@@ -466,6 +467,8 @@ HINTS = {
     "to the host id that it is mapped to",
     ("make_path", EPERM): "the container's root may not write there: make the mount point in the image",
     ("move_mount", ELOOP): LED_ASIDE,
+    ("mknod", ELOOP): LED_OUT,
+    ("symlink", ELOOP): LED_OUT,
     ("mask", EBUSY): "the root itself cannot be masked: name what is to be hidden below it",
     ("mask", ENODEV): "/dev/null of the host is not the null device",
     ("mount_setattr", ENOSYS): "recursive mount attributes need Linux 5.12",

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.security.exchange import exchanging
+from tests.system.bundle import MOUNTS
 from tests.system.test_security import RACE_S
+from tests.tree_facts import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,3 +88,37 @@ def test_a_volume_that_becomes_a_link_to_proc(
             codes.add(last)
             assert [line for line in seen.split() if line.startswith("/proc/")] == []
     assert codes <= {0, 1}
+
+
+@pytest.mark.parametrize("link", ["dev", "data"])
+@pytest.mark.parametrize("covered", [False, True], ids=["no mount on /dev", "a tmpfs on /dev, then the volume"])
+def test_devices_that_a_link_leads_into_a_volume(
+    runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path, link: str, *, covered: bool
+) -> None:
+    """S20, CVE-2026-41579: the image's /dev is a link to where a folder of the host is mounted: no node is made in it."""
+    volume = tmp_path / "volume"
+    (volume / "pts").mkdir(parents=True)
+    (volume / "keep").write_text("kept")
+    before = describe(volume)
+    shared = {"destination": "/vol", "source": str(volume), "options": ["bind"]}
+    bundle = make_bundle("true", {"mounts": [*(MOUNTS if covered else MOUNTS[:1]), shared]})
+    (bundle.rootfs / "vol").mkdir()
+    if link == "dev":
+        (bundle.rootfs / "dev").rmdir()
+    (bundle.rootfs / link).symlink_to("/vol")
+    bundle.change({"linux.devices": [{"path": f"/{link}/loot", "type": "c", "major": 1, "minor": 5, "fileMode": 0o666}]})
+    result = runtime.run(bundle)
+    assert result.code == 1, result
+    assert "hint: a symlink in the image leads into a folder of the host" in result.err
+    assert describe(volume) == before
+
+
+def test_devices_behind_a_link_of_the_image(runtime: Runtime, make_bundle: MakeBundle) -> None:
+    """S20: a /dev that is a link to another folder of the image works, with a tmpfs on it and without."""
+    bundle = make_bundle("ls -d /real/null /real/loot /real/fd")
+    bundle.change({"linux.devices": [{"path": "/dev/loot", "type": "c", "major": 1, "minor": 5}]})
+    (bundle.rootfs / "dev").rename(bundle.rootfs / "real")
+    (bundle.rootfs / "dev").symlink_to("/real")
+    for mounts in (MOUNTS, MOUNTS[:1]):
+        bundle.change({"mounts": mounts})
+        assert runtime.look(bundle).split() == ["/real/fd", "/real/loot", "/real/null"]
