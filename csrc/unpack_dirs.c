@@ -26,7 +26,8 @@ struct walk {
     char rest[2 * NAME_SIZE]; /* what is still to be walked, from `at` on */
     size_t at;
     char other[2 * NAME_SIZE];
-    struct dir *dir; /* NULL: not looked for yet */
+    struct dir *dir;
+    bool lost; /* `here` has gone up: `dir` is to be looked for */
     int symlinks;
     bool make;
 };
@@ -217,6 +218,7 @@ static int follow(struct unpack *u, struct walk *w, const char *name, size_t bef
         w->here[0] = 0;
         w->length = 0;
         w->dir = &u->dirs[0];
+        w->lost = false;
     }
     return OK;
 }
@@ -227,7 +229,7 @@ static void up(struct walk *w)
     while (w->length > 0 && w->here[--w->length] != '/')
         ;
     w->here[w->length] = 0;
-    w->dir = NULL;
+    w->lost = true;
 }
 
 /* A layer cannot have links of links to deep directories walked for each of its entries. */
@@ -239,11 +241,14 @@ static int detour(struct unpack *u)
 /* After any number of `up`: finds where that has led. */
 static int reopen(struct unpack *u, struct walk *w)
 {
+    struct dir *known = cached(u, w->here, w->length);
     int code = OK;
 
-    w->dir = cached(u, w->here, w->length);
-    if (w->dir)
+    w->lost = false;
+    if (known) {
+        w->dir = known;
         return OK;
+    }
     int fd = openat(u->root, ".", OPEN_DIR);
     for (char *at = w->here; fd >= 0 && *at && code == OK;) { /* real directories only: it was walked before */
         size_t length = strcspn(at, "/");
@@ -361,12 +366,12 @@ static int walk(struct unpack *u, struct walk *w)
         }
         if (w->symlinks)
             code = detour(u);
-        if (code == OK && w->dir == NULL)
+        if (code == OK && w->lost)
             code = reopen(u, w);
         if (code == OK)
             code = step(u, w, name, length);
     }
-    return code == OK && w->dir == NULL ? reopen(u, w) : code;
+    return code == OK && w->lost ? reopen(u, w) : code;
 }
 
 static struct dir *usable(struct unpack *u, const char *path, size_t length, bool make)
@@ -404,6 +409,7 @@ int dir_find(struct unpack *u, const char *path, size_t length, bool make, struc
     w.rest[length - start] = 0;
     w.at = 0;
     w.symlinks = 0;
+    w.lost = false;
     w.make = make;
     code = walk(u, &w);
     *out = w.dir;
