@@ -41,7 +41,7 @@ def init_steps(draw, *, inner=False):
     return Step(op, args, tolerate=tolerate, alternatives=others)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(init_steps(), max_size=6).map(tuple), st.integers(3, 99))
 def test_decode_is_the_inverse(steps, fd_base):
     found = decode(encode(Plan(steps, slots=6, fd_base=fd_base), blobs={}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyruntime.errors import SpecError
@@ -80,7 +80,7 @@ def test_nearly_json(text):
     assert ours == (theirs if type(theirs) is dict else None)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(documents | damaged())
 def test_any_document(document):
     findings = inspect(document)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyruntime.errors import RuntimeFailure
@@ -50,7 +50,7 @@ def replaced(document: Any, choose: Any, value: Any) -> Any:
 
 @pytest.mark.parametrize("name", ["manifest.json", "index.json", "oci-layout", "config", "manifest"])
 @given(data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_value_anywhere(files, name, data):
     entries = dict(files)
     index = json.loads(files["index.json"])

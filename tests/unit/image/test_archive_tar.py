@@ -13,7 +13,7 @@ import tarfile
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyruntime.errors import InvalidImage
@@ -152,7 +152,7 @@ def test_too_many_entries(monkeypatch):
 
 
 @given(data=st.binary(max_size=3000), at=st.integers(0, 3000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_random_damage_gives_one_error_or_an_answer(data, at):
     good = bytearray(tar(MEMBERS))
     good[at : at + len(data)] = data

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyruntime.errors import InvalidReference
@@ -88,7 +88,7 @@ def test_refused(text, message) -> None:
     assert caught.value.message == message
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(alphabet="abzAZ019.:-_/@[]", max_size=40))
 def test_what_is_read_comes_back_the_same(text) -> None:
     try:
