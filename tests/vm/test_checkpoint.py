@@ -74,6 +74,22 @@ def test_pre_dump_leave_running_and_parent(runtime, make_bundle, tmp_path):
         wait_until(lambda: count(bundle) != before, "the restored counter writes", SLOW_S)
 
 
+def test_a_paused_container(runtime, make_bundle, tmp_path):
+    """It stays paused when it is left running, and runs when it is restored: as containerd does it."""
+    bundle, images, out = make_bundle(COUNTER), tmp_path / "images", tmp_path / "out"
+    with started(runtime, bundle, out) as first:
+        passes(bundle, 1)
+        assert runtime("pause", first, timeout_s=SLOW_S).code == 0
+        checkpoint(runtime, first, images, "--leave-running")
+        assert state(runtime, first)["status"] == "paused"
+        assert runtime("resume", first, timeout_s=SLOW_S).code == 0
+        passes(bundle, count(bundle))
+    before = count(bundle)
+    with restored(runtime, bundle, images, out) as name:
+        assert state(runtime, name)["status"] == "running"
+        wait_until(lambda: count(bundle) != before, "the restored counter writes", SLOW_S)
+
+
 def test_foreground_restore_has_the_exit_code(runtime, make_bundle, tmp_path):
     bundle, images, out = make_bundle("while [ ! -e /tmp/go ]; do sleep 0.1; done; exit 7"), tmp_path / "images", tmp_path / "out"
     with started(runtime, bundle, out) as first:
