@@ -104,11 +104,10 @@ def test_a_changed_source_is_run(installed: Installed) -> None:
 
 @pytest.mark.parametrize("mode", [0o644, 0o660, 0o602])
 def test_a_file_that_others_may_reach_is_replaced(mode: int, installed: Installed) -> None:
-    before = installed.snapshot.stat().st_ino
-    os.link(installed.snapshot, installed.place / "kept")  # so that the inode is not used again at once
-    installed.snapshot.chmod(mode)
-    assert installed.call("--version").returncode == 0
-    assert installed.snapshot.stat().st_ino != before
+    with installed.snapshot.open("rb") as before:  # open, so that its inode is not used again
+        installed.snapshot.chmod(mode)
+        assert installed.call("--version").returncode == 0
+        assert not os.path.samestat(os.fstat(before.fileno()), installed.snapshot.stat())
     assert installed.snapshot.stat().st_mode & 0o777 == 0o600
 
 
@@ -135,12 +134,11 @@ def test_damage_is_replaced(damage: str, installed: Installed, tmp_path: Path) -
 
 
 def test_a_new_program_makes_a_new_one(installed: Installed) -> None:
-    before = installed.snapshot.stat().st_ino
-    os.link(installed.snapshot, installed.place / "kept")
-    shutil.copy2(installed.program, installed.program.with_name("new"))
-    installed.program.with_name("new").rename(installed.program)
-    assert installed.call("--version").returncode == 0
-    assert installed.snapshot.stat().st_ino != before
+    with installed.snapshot.open("rb") as before:
+        shutil.copy2(installed.program, installed.program.with_name("new"))
+        installed.program.with_name("new").rename(installed.program)
+        assert installed.call("--version").returncode == 0
+        assert not os.path.samestat(os.fstat(before.fileno()), installed.snapshot.stat())
 
 
 def test_what_cannot_be_made_is_remembered_and_does_no_harm(installed: Installed) -> None:
