@@ -19,6 +19,7 @@ from backports import zstd
 
 from pyruntime.errors import InvalidImage
 from pyruntime.image.archive_confined import inflated
+from tests.plain_user import need_readable_checkout
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKERS = {"gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress, "zstd": zstd.compress}
@@ -117,6 +118,7 @@ def test_a_slow_source_is_waited_for():
 
 
 def test_a_plain_user_has_it_too():
+    need_readable_checkout()
     script = ("import os, sys, io, gzip; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
               "from pyruntime.image.archive_confined import inflated\n"
               "with inflated(io.BytesIO(gzip.compress(b'text')).read) as read: print(read(100), read(100))")  # fmt: skip

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.plain_user import AS_NOBODY, NOBODY, need_readable_checkout
+
 REPOSITORY = Path(__file__).resolve().parents[2]
-USER = 65534
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 CALLERS = {
-    "plain user": ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"],
-    "root of a namespace": ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "unshare", "--user", "--map-root-user"],
+    "plain user": [*AS_NOBODY],
+    "root of a namespace": [*AS_NOBODY, "unshare", "--user", "--map-root-user"],
 }
 SCRIPT = """
 import io, os, sys
@@ -52,7 +53,7 @@ print(sorted(os.listdir(f"{home}/bundle/rootfs")), os.listdir(f"{home}/bundle/ro
 @pytest.fixture
 def home() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="pyruntime-home-", dir="/var/tmp"))
-    os.chown(path, USER, USER)
+    os.chown(path, NOBODY, NOBODY)
     yield path
     shutil.rmtree(path)
 
@@ -60,8 +61,7 @@ def home() -> Iterator[Path]:
 @pytest.mark.parametrize("caller", CALLERS)
 def test_a_store_without_roots_rights(home, caller):
     words = CALLERS[caller]
-    if shutil.which("setpriv") is None:
-        pytest.skip("needs setpriv (Debian: util-linux)")
+    need_readable_checkout()
     if subprocess.run([*words, "unshare", "--user", "--map-root-user", "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs unprivileged user namespaces")
     done = subprocess.run([*words, sys.executable, "-c", SCRIPT, str(home)], cwd="/", env={"PYTHONPATH": str(REPOSITORY)}, stdin=subprocess.DEVNULL,

@@ -29,6 +29,7 @@ from pyruntime.image.store import Store
 from pyruntime.image.unpack_maps import granted
 from tests.image_samples import archive, layer, make_image
 from tests.images import busybox_tar, debian_tar
+from tests.plain_user import need_readable_checkout
 from tests.system.test_rootless import DROP, FIRST, UID, account
 
 __all__ = ["account"]
@@ -150,6 +151,7 @@ def plain_folder(tmp_path_factory) -> Iterator[Path]:
 
 
 def test_a_plain_user_makes_and_runs_one(store, program, plain_folder):
+    need_readable_checkout()
     with open(plain_folder / "image.tar", "wb") as file:
         save_from_store(store, ["busybox:1"], file.write)
     script = ROOTLESS.format(user=PLAIN_USER, folder=plain_folder, program=program)

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests import small_images
+from tests.plain_user import AS_NOBODY, NOBODY, need_readable_checkout
 from tests.registry_stand import registry, upload
 
 pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 REPOSITORY = Path(__file__).resolve().parents[2]
-NOBODY = 65534
 PULL = """
 import sys
 from pyruntime.image.pull import pull
@@ -41,12 +41,11 @@ def place():
 
 def test_a_plain_user_pulls(place) -> None:
     packages = next(path for path in sys.path if path.endswith("site-packages"))
-    as_nobody = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "env", f"PYTHONPATH={REPOSITORY}:{packages}"]
+    as_nobody = [*AS_NOBODY, "env", f"PYTHONPATH={REPOSITORY}:{packages}"]
     python = os.path.realpath(sys.executable)
-    for words in ([python, "-c", "import pyruntime.image.pull"], ["unshare", "-Ur", "true"]):
-        probe = subprocess.run([*as_nobody, *words], cwd="/", capture_output=True, text=True, check=False)
-        if probe.returncode != 0:
-            pytest.skip(f"needs a plain user that can {words[-1]}: {probe.stderr.strip().splitlines()[-1:]}")
+    need_readable_checkout()
+    if subprocess.run([*AS_NOBODY, "unshare", "-Ur", "true"], cwd="/", capture_output=True, check=False).returncode:
+        pytest.skip("needs unprivileged user namespaces")
     home = place / "home"
     home.mkdir()
     os.chown(home, NOBODY, NOBODY)

@@ -186,8 +186,9 @@ def test_a_cancel_while_compressing(plain, store, client) -> None:
     before = set(os.listdir(f"{store.root}/blobs/sha256"))
 
     def told(line) -> None:
-        if line.status == "Compressing":
+        if line.status == "Compressing" and not cancel.is_set():
             cancel.set()
+            time.sleep(1)  # in the job: it does not end before the others have seen it
 
     with pytest.raises(Cancelled):
         push(store, client, parse_reference(name), progress=told, cancel=cancel)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.plain_user import AS_NOBODY, need_readable_checkout
 from tests.security.test_attacks import OVERWRITE, programs
 from tests.system.runtime import Runtime
 
@@ -128,6 +129,7 @@ def test_no_folder_holds_it(runtime: Runtime, rooms: Callable[..., Confined], ma
 def test_without_the_right_to_mount() -> None:
     """Rootless: the file without a name runs; it is read-only while it does."""
     script = "import os; from pyruntime.native import unlinked; fd = unlinked.program(open('/bin/true', 'rb').read()); os.execve(fd, ['true'], {})"
-    command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--", "/usr/bin/python3", "-c", script]
+    need_readable_checkout()
+    command = [*AS_NOBODY, "/usr/bin/python3", "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PYTHONPATH": ":".join(sys.path)})
     assert done.returncode == 0, done.stderr
