@@ -10,7 +10,7 @@ from posix import getpid, kill
 from time import monotonic, sleep
 
 from pyruntime.cgroup.manager import FREEZE_TIMEOUT_S, KILL_TIMEOUT_S, frozen, put, read_file, refusal, write
-from pyruntime.cgroup.subtree import processes_below, write_below
+from pyruntime.cgroup.subtree import GONE, processes_below, write_below
 from pyruntime.errors import HostError
 
 TYPE_CHECKING = False
@@ -88,9 +88,9 @@ def thaw(paths: Paths) -> None:
         return
     try:
         put(file, data)
-    except FileNotFoundError:
-        return
     except OSError as error:
+        if error.errno in GONE:
+            return
         raise refusal("unable to thaw", error, file=file) from error
 
 

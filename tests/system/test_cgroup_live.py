@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -239,6 +241,26 @@ def test_freeze_and_thaw(box):
     manager.thaw(one.paths)
     wait_until(lambda: cpu_ticks(child.pid) > used)
     assert not manager.frozen(one.paths)
+
+
+def test_a_cgroup_that_goes_while_it_is_thawed(box):
+    """systemd removes a scope as soon as its last process has died, which is when `kill` thaws it."""
+    place = Path(box().make().dirs["freezer"]) / "gone"
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.is_set():
+            place.mkdir()
+            place.rmdir()
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        for _ in range(5000):
+            manager.thaw((("freezer", str(place)),))
+    finally:
+        ended.set()
+        other.join()
 
 
 def cpu_ticks(pid):
