@@ -94,7 +94,7 @@ test-all: dev ## everything, the slow tests included, with time per tier
 
 .PHONY: test-vm
 test-vm: dev ## the tests of cgroup v2 in a virtual machine; ARGS go to pytest
-	@tools/test-vm $(ARGS)
+	@VM_TIMEOUT=$${VM_TIMEOUT:-5400} tools/test-vm $(ARGS)
 
 # ---- development ----------------------------------------------------------------------------------------------------
 .PHONY: format
