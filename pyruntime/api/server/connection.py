@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ HEAD_TIMEOUT_S = 30.0  # from a head's first byte to its last
 INBOX_BYTES = 512 << 10
 PIECE_BYTES = 256 << 10  # a piece of a body as a handler gets it, about
 DRAIN_BYTES = 64 << 20  # of a body nobody read: clients that send all before they read get their answer
+LINGER_S = 5.0  # for a client that still sends when its connection ends: RFC 9112 section 9.6
 NO_BODY = (204, 304)
 
 
@@ -88,6 +90,7 @@ class Connection(asyncio.Protocol):
         try:
             while await self._one():
                 pass
+            await self._linger()
         except ClientGone:
             pass
         finally:
@@ -114,6 +117,19 @@ class Connection(asyncio.Protocol):
         if isinstance(error, h11.RemoteProtocolError):
             status, text = error.error_status_hint, f"malformed request: {error}"
         await self.answer(failure(status, text), close=True)
+
+    async def _linger(self) -> None:
+        """Reads on until the client has closed: what is unread when a socket closes takes the answer's end with it."""
+        if self._http.their_state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED):
+            return
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while not self._eof and not self._lost:
+                    self._take()
+                    self._wake.clear()
+                    await self._wake.wait()
 
     async def _handle(self, head: h11.Request) -> None:
         """Finds the handler, runs it, sends its answer."""
@@ -266,7 +282,7 @@ class Connection(asyncio.Protocol):
         """The daemon ends: a request under way is given up when `now`, finished otherwise; between two it closes."""
         if now:
             self.gone.set()
-        if self._http.our_state is h11.IDLE and not self._inbox:
+        if self._http.our_state is h11.MUST_CLOSE or (self._http.our_state is h11.IDLE and not self._inbox):
             self._transport.close()
 
     async def abort(self) -> None:

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from pyruntime.api.server.connection import LINGER_S
 from pyruntime.api.server.router import Route
 from pyruntime.api.server.wire import Answer, ClientGone, Hijack, Stream, answer, read_whole
 from pyruntime.errors import EngineError
@@ -172,6 +173,24 @@ def test_what_is_no_request_is_refused(serving, raw):
     status, _, body = split(serving.ask(raw))
     assert status in (400, 431)
     assert "malformed request" in json.loads(body)["message"]
+
+
+def test_a_refused_client_that_sends_on_reads_why(serving):
+    """The answer is not lost to what was sent after it, and the end of the answer is seen at once."""
+    with serving.connect() as found:
+        found.sendall(b"nonsense\r\n\r\n")
+        time.sleep(0.1)
+        found.sendall(b"a" * (4 << 20))
+        assert b"malformed request" in read_all(found)
+
+
+def test_a_refused_client_that_stays_does_not_hold_the_server(tmp_path):
+    with Serving(tmp_path, ROUTES) as serving, serving.connect() as found:
+        found.sendall(b"nonsense\r\n\r\n")
+        assert b"malformed request" in read_all(found)
+        begun = time.monotonic()
+        serving.__exit__(None, None, None)
+        assert time.monotonic() - begun < LINGER_S / 2
 
 
 @pytest.mark.parametrize("target", ["/endless", "/patient"])
