@@ -9,11 +9,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.client
 import http.server
 import re
 import socket
 import struct
+import termios
 import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -209,12 +211,20 @@ def _drain(handler: http.server.BaseHTTPRequestHandler, length: int) -> None:
         length -= len(data)
 
 
+def _wait_sent(connection: socket.socket) -> None:
+    """Returns when the other side's kernel has everything (SIOCOUTQ, tcp(7)): a reset drops what was not sent yet."""
+    end = time.monotonic() + 30
+    while struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, b"\0" * 4))[0] and time.monotonic() < end:
+        time.sleep(0.005)
+
+
 def _cut(handler: Any, *, reset: bool) -> None:
     """Ends the connection in the middle."""
     handler.close_connection = True
     with contextlib.suppress(OSError):
         handler.wfile.flush()
         if reset:
+            _wait_sent(handler.connection)
             handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             handler.connection.close()
         else:

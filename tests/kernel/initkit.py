@@ -232,9 +232,9 @@ class Run:
         return [m.type for m in self.messages]
 
     def text(self) -> str:
-        """What was written to stdout and stderr."""
-        self.output.seek(0)
-        return self.output.read().decode(errors="replace")
+        """What was written to stdout and stderr so far; the container shares the file's position, so that stays."""
+        fd = self.output.fileno()
+        return os.pread(fd, os.fstat(fd).st_size, 0).decode(errors="replace")
 
     def inside(self, path: str) -> Path:
         """A path as init sees it."""

@@ -208,8 +208,8 @@ def finish(call: subprocess.Popen[bytes], timeout_s: float = TIMEOUT_S) -> int:
 
 
 def _text(file: IO[bytes]) -> str:
-    file.seek(0)
-    return file.read().decode("utf-8", "replace")
+    """All of it; read by offset, since a container that still writes shares the file's position."""
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode("utf-8", "replace")
 
 
 class Container:
