@@ -164,14 +164,13 @@ class Client:
         headers = {"Host": "docker", "User-Agent": f"pyctr/{VERSION} (linux)", **headers}
         try:
             chunked = body is not None and not isinstance(body, bytes)
-            connection.request(method, target, body, headers, encode_chunked=chunked)
-            return Reply(connection, connection.getresponse())
-        except BrokenPipeError:
-            # the engine answered before it had read all: its answer may be there
             try:
-                return Reply(connection, connection.getresponse())
-            except (OSError, http.client.HTTPException) as error:
-                raise self._unreachable(error) from None
+                connection.request(method, target, body, headers, encode_chunked=chunked)
+            except (BrokenPipeError, ConnectionResetError):
+                # the engine answered before it had read all: its answer may be there
+                if connection.sock is None:
+                    raise
+            return Reply(connection, connection.getresponse())
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise self._unreachable(error) from None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, wait
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from pyruntime.api.server.wire import Answer, ClientGone, Hijack, failure
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pyruntime.api.server.wire import Request, Stream
 
 T = TypeVar("T")
+LOOK_S = 1.0  # how often a handler's thread looks whether the server is still there
 
 
 class Bridge:
@@ -38,7 +40,7 @@ class Bridge:
             self._serve(reply, request)
         except (ClientGone, Cancelled, CancelledError):
             self._connection.server.journal.debug(f"{request.method} {request.path}: the client has gone")
-            self._run(self._connection.abort())
+            self._abort()
         except Exception as error:  # noqa: BLE001 - the outermost frame of a request
             return self._failed(error, request)
         return None
@@ -63,12 +65,28 @@ class Bridge:
             self._connection.server.journal.failure(f"{request.method} {request.path}: {text}", error)
         if not self._started:
             return failure(status, text)
-        self._run(self._connection.abort())
+        self._abort()
         return None
 
+    def _abort(self) -> None:
+        """Cuts the connection, if it is still there."""
+        with suppress(ClientGone, CancelledError):
+            self._run(self._connection.abort())
+
     def _run(self, work: Coroutine[None, None, T]) -> T:
-        """Runs a coroutine on the loop and waits for it."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        """Runs a coroutine on the loop and waits for it. Raises ClientGone when the loop has ended before."""
+        try:
+            found = asyncio.run_coroutine_threadsafe(work, self._loop)
+            while not wait([found], LOOK_S).done:  # what a loop is given as it ends, it never begins
+                if self._loop.is_closed():
+                    break
+            else:
+                return found.result()
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+        work.close()
+        raise ClientGone
 
     # ---- Body -------------------------------------------------------------------------------------------------------
     def read(self) -> bytes:

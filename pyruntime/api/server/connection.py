@@ -41,10 +41,11 @@ class Connection(asyncio.Protocol):
         self.server = server
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
         self._inbox = bytearray()
-        self._eof = self._lost = self._head_asked = False
+        self._eof = self._lost = self._head_asked = self._served = False
         self._wake = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
+        self._ended = asyncio.Event()
         self.gone = threading.Event()
 
     # ---- asyncio's side ---------------------------------------------------------------------------------------------
@@ -75,6 +76,7 @@ class Connection(asyncio.Protocol):
         self.gone.set()
         self._wake.set()
         self._writable.set()
+        self._ended.set()
         self.server.closed(self)
 
     def pause_writing(self) -> None:
@@ -87,6 +89,7 @@ class Connection(asyncio.Protocol):
 
     # ---- requests ---------------------------------------------------------------------------------------------------
     async def _run(self) -> None:
+        """Until the last byte of the last answer has left: a server that ends waits for this."""
         try:
             while await self._one():
                 pass
@@ -95,6 +98,7 @@ class Connection(asyncio.Protocol):
             pass
         finally:
             self._transport.close()
+        await self._ended.wait()
 
     async def _one(self) -> bool:
         """Serves one request. Whether the connection can take another."""
@@ -111,7 +115,7 @@ class Connection(asyncio.Protocol):
 
     async def _refuse(self, error: Exception) -> None:
         """Answers what is no request."""
-        if self._eof or self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+        if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
         status, text = 408, "the request's head was not complete in time"
         if isinstance(error, h11.RemoteProtocolError):
@@ -133,7 +137,7 @@ class Connection(asyncio.Protocol):
 
     async def _handle(self, head: h11.Request) -> None:
         """Finds the handler, runs it, sends its answer."""
-        self._head_asked = head.method == b"HEAD"
+        self._served, self._head_asked = True, head.method == b"HEAD"
         loop = asyncio.get_running_loop()
         bridge = Bridge(self, loop)
         try:
@@ -279,10 +283,14 @@ class Connection(asyncio.Protocol):
         await self.write("\r\n".join([first, *more, f"Content-Type: {content_type}", *lines, "", ""]).encode("latin-1"))
 
     def leave(self, *, now: bool) -> None:
-        """The daemon ends: a request under way is given up when `now`, finished otherwise; between two it closes."""
+        """The daemon ends: a request under way is given up when `now`, finished otherwise; between two it closes.
+
+        A client that has just connected has its first request on its way: unless `now` it is waited for.
+        """
         if now:
             self.gone.set()
-        if self._http.our_state is h11.MUST_CLOSE or (self._http.our_state is h11.IDLE and not self._inbox):
+        between = self._http.our_state is h11.IDLE and not self._inbox and (now or self._served)
+        if self._http.our_state is h11.MUST_CLOSE or between:
             self._transport.close()
 
     async def abort(self) -> None:

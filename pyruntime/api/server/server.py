@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 MAX_CONNECTIONS = 512  # more wait in the listener's queue
 LAST_CALL_S = 0.2  # for those who reached the listener before its name went
+ROUNDS = 10  # of the loop, more than it needs from a connection in the listener's queue to its Connection
 GRACE_S = 5.0  # for answers under way after SIGTERM
 
 
@@ -42,6 +44,7 @@ class Server:
         self._idle_s = idle_s
         self._before_end = before_end
         self._reload = reload
+        self._reloading = threading.Lock()
         self._working = 0
         self._since = time.monotonic()
         self._connections: set[Connection] = set()
@@ -77,7 +80,7 @@ class Server:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(self.pool, self._reload))
+        loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(self.pool, self._read_again))
         for listener, tls in listeners:
             listener.setblocking(False)
             if tls is None:
@@ -85,6 +88,7 @@ class Server:
             else:
                 made = await loop.create_server(lambda: Connection(self), sock=listener, ssl=tls)
             self._listeners.append(made)
+        self._since = time.monotonic()
         ready()
         while not stop.is_set() and not self._idle():
             try:
@@ -92,6 +96,11 @@ class Server:
             except TimeoutError:
                 continue
         await self._end(asked=stop.is_set())
+
+    def _read_again(self) -> None:
+        """One after the other: what the last one reads stays."""
+        with self._reloading:
+            self._reload()
 
     def _idle(self) -> bool:
         """Whether nothing has been asked for long enough."""
@@ -108,6 +117,8 @@ class Server:
         self.journal.info("asked to end" if asked else f"nothing to do for {self._idle_s:g} s, ending")
         self._before_end()
         await asyncio.sleep(0 if asked else LAST_CALL_S)
+        for _ in range(ROUNDS):
+            await asyncio.sleep(0)
         for listener in self._listeners:
             listener.close()
         self.closing = True

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -13,13 +14,16 @@ from pyruntime.api.server.router import Router
 from pyruntime.api.server.server import Server
 from pyruntime.engine.journal import Journal
 
+WAIT_S = 60  # for what comes at once, on a busy machine too
+
 
 class Serving:
-    """`with Serving(path, routes) as serving:` answers at `path` until the end of the block."""
+    """`with Serving(path, routes) as serving:` answers at `path` until the end of the block; `ending` is set by then."""
 
-    def __init__(self, folder: Path, routes: list, *, idle_s: float = 0.0) -> None:
+    def __init__(self, folder: Path, routes: list, *, idle_s: float = 0.0, ending: threading.Event | None = None) -> None:
         self.path = str(folder / "api.sock")
         self.idle_s = idle_s
+        self._ending = ending or threading.Event()
         self._routes = routes
         self._ready = threading.Event()
         self._log = open(folder / "log", "w", encoding="utf-8")
@@ -40,26 +44,35 @@ class Serving:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(self.path)
         server = Server(Router(self._routes), (("Api-Version", "1.51"),), Journal("debug", self._log.fileno()),
-                        idle_s=self.idle_s, before_end=lambda: Path(self.path).unlink(missing_ok=True))  # fmt: skip
+                        idle_s=self.idle_s, before_end=self._before_end)  # fmt: skip
         await server.run([(listener, None)], self._ready.set)
+
+    def _before_end(self) -> None:
+        Path(self.path).unlink(missing_ok=True)
+        self._ending.set()
 
     def __enter__(self) -> Serving:
         self.thread.start()
-        assert self._ready.wait(5)
+        assert self._ready.wait(WAIT_S)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self.thread.is_alive() and self._stop:
-            loop, callback = self._stop
-            loop.call_soon_threadsafe(callback)
-        self.thread.join(10)
+        self.end()
+        self.thread.join(WAIT_S)
         self._log.close()
         assert not self.thread.is_alive()
+
+    def end(self) -> None:
+        """Tells the server to end, as SIGTERM does."""
+        if self.thread.is_alive() and self._stop:
+            loop, callback = self._stop
+            with suppress(RuntimeError):  # it has ended meanwhile
+                loop.call_soon_threadsafe(callback)
 
     def connect(self) -> socket.socket:
         """A connection to it."""
         found = socket.socket(socket.AF_UNIX)
-        found.settimeout(5)
+        found.settimeout(WAIT_S)
         found.connect(self.path)
         return found
 

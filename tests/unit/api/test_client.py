@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+
 import pytest
 
 from pyruntime.api.client.connection import ApiError, Client, Unreachable, encode_query, parse_host, parse_version
@@ -102,6 +105,32 @@ def test_bodies_are_streamed_and_may_be_refused_early(client):
         assert reply.json() == 2_000_000
     with pytest.raises(ApiError, match="enough"):
         client.request("POST", "/early", body=(b"x" * 100_000 for _ in range(100)))
+
+
+def test_an_early_answer_is_read_when_the_engine_has_closed():
+    """Over TCP what it left unread makes the client's next write fail with ECONNRESET, not EPIPE."""
+    closed = threading.Event()
+
+    def serve() -> None:
+        with listener.accept()[0] as found:
+            while b"begun" not in found.recv(1 << 16, socket.MSG_PEEK):
+                pass
+            found.sendall(b'HTTP/1.1 400 No\r\nContent-Length: 20\r\n\r\n{"message":"enough"}')
+        closed.set()
+
+    def body():
+        yield b"begun"
+        assert closed.wait(60)
+        yield b"more"
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        client = Client(f"tcp://127.0.0.1:{listener.getsockname()[1]}")
+        client._version = (1, 40)
+        with pytest.raises(ApiError, match="enough"):
+            client.request("POST", "/x", body=body())
+        thread.join()
 
 
 def test_nobody_listens(tmp_path):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import threading
 import time
 
 import pytest
 
-from pyruntime.api.server import connection, server
 from pyruntime.api.server.router import Route
 from pyruntime.api.server.wire import Answer, ClientGone, Hijack, Stream, answer, read_whole
 from pyruntime.errors import EngineError
-from tests.unit.api.serving import Serving, read_all, request
+from tests.unit.api.serving import WAIT_S, Serving, read_all, request
 
 
 def echo(got):
@@ -58,25 +58,37 @@ def swap(got):
     return Hijack(work)
 
 
-GONE = threading.Event()
+STARTED, GONE = threading.Semaphore(0), threading.Semaphore(0)  # handlers that have begun, that saw their client go
 
 
 def endless(_got):
     def produce(sink):
+        STARTED.release()
         try:
             while True:
                 sink.write(b"x" * 65536)
         except ClientGone:
-            GONE.set()
+            GONE.release()
             raise
 
     return Stream(produce)
 
 
 def patient(got):
-    got.gone.wait(5)
-    GONE.set()
+    STARTED.release()
+    if got.gone.wait(2 * WAIT_S):
+        GONE.release()
     return Answer(204)
+
+
+LARGE = b"0123456789abcdef" * (1 << 14)
+
+
+def large(got):
+    kept = got.body._connection._transport.get_extra_info("socket")
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # the kernel takes it in small pieces
+    STARTED.release()
+    return Answer(200, LARGE, "text/plain")
 
 
 def object_(got):
@@ -87,7 +99,7 @@ ROUTES = [Route("GET", "/_ping", lambda got: Answer(200, b"OK", "text/plain"), T
           Route("GET", "/echo/{name*}/json", echo), Route("GET", "/echo/{id}", echo), Route("POST", "/count", count),
           Route("GET", "/lines", lines), Route("GET", "/early", early), Route("GET", "/crash", crash),
           Route("POST", "/swap", swap), Route("GET", "/endless", endless), Route("GET", "/patient", patient),
-          Route("POST", "/object", object_)]
+          Route("GET", "/large", large), Route("POST", "/object", object_)]
 
 
 @pytest.fixture(scope="module")
@@ -175,32 +187,53 @@ def test_what_is_no_request_is_refused(serving, raw):
     assert "malformed request" in json.loads(body)["message"]
 
 
+def test_a_head_that_breaks_off_is_refused(serving):
+    """The client has closed its side and reads."""
+    status, _, body = split(serving.ask(b"GET / HTTP/1.1\r\nHost: x\r\n", half_close=True))
+    assert status == 400
+    assert "malformed request" in json.loads(body)["message"]
+    assert serving.ask(b"", half_close=True) == b""
+
+
 def test_a_refused_client_that_sends_on_reads_why(serving):
     """The answer is not lost to what was sent after it, and the end of the answer is seen at once."""
     with serving.connect() as found:
         found.sendall(b"nonsense\r\n\r\n")
-        time.sleep(0.1)
+        assert found.recv(1, socket.MSG_PEEK)
         found.sendall(b"a" * (4 << 20))
         assert b"malformed request" in read_all(found)
 
 
 def test_a_refused_client_that_stays_does_not_hold_the_server(tmp_path, monkeypatch):
-    monkeypatch.setattr(connection, "LINGER_S", 60.0)
-    monkeypatch.setattr(server, "GRACE_S", 60.0)
-    refused = Serving(tmp_path, ROUTES).__enter__()
-    with refused.connect() as found:
+    monkeypatch.setattr("pyruntime.api.server.connection.LINGER_S", 10.0 * WAIT_S)
+    monkeypatch.setattr("pyruntime.api.server.server.GRACE_S", 10.0 * WAIT_S)
+    with Serving(tmp_path, ROUTES) as serving, serving.connect() as found:
         found.sendall(b"nonsense\r\n\r\n")
         assert b"malformed request" in read_all(found)
-        refused.__exit__(None, None, None)  # waits 10 s at most
+        serving.end()
+        serving.thread.join(WAIT_S)
+        assert not serving.thread.is_alive()
+
+
+def test_an_answer_is_whole_when_the_server_ends(tmp_path):
+    """However slowly it is read: what the kernel has not taken yet is not cut off."""
+    with Serving(tmp_path, ROUTES) as serving, serving.connect() as found:
+        found.sendall(request("GET", "/large"))
+        assert STARTED.acquire(timeout=WAIT_S)
+        raw = found.recv(100)
+        serving.end()
+        while part := found.recv(8192):
+            raw += part
+            time.sleep(0.001)
+        assert split(raw)[2] == LARGE
 
 
 @pytest.mark.parametrize("target", ["/endless", "/patient"])
 def test_a_client_that_goes_ends_the_work(serving, target):
-    GONE.clear()
     with serving.connect() as found:
         found.sendall(request("GET", target))
-        time.sleep(0.1)
-    assert GONE.wait(2)
+        assert STARTED.acquire(timeout=WAIT_S)
+    assert GONE.acquire(timeout=WAIT_S)
 
 
 @pytest.mark.parametrize(("lines_", "first"), [
@@ -214,18 +247,68 @@ def test_a_hijacked_connection_is_a_pipe_with_half_close(serving, lines_, first)
     assert raw.endswith(b"\r\n\r\n<{}>EARLYbye")
 
 
-def test_ping_is_answered_while_every_handler_waits(serving):
-    with serving.connect() as one, serving.connect() as two:
+def test_ping_is_answered_while_every_handler_waits(tmp_path, monkeypatch):
+    monkeypatch.setattr("pyruntime.api.server.server.MAX_CONNECTIONS", 2)
+    with Serving(tmp_path, ROUTES) as serving, serving.connect() as one, serving.connect() as two:
         for found in (one, two):
             found.sendall(request("GET", "/patient"))
-        began = time.monotonic()
+            assert STARTED.acquire(timeout=WAIT_S)
         assert split(serving.ask(request("GET", "/_ping")))[2] == b"OK"
-        assert time.monotonic() - began < 0.1
+        for found in (one, two):
+            found.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                found.recv(1)
+    for _ in range(2):
+        assert GONE.acquire(timeout=WAIT_S)
 
 
 def test_an_idle_server_ends_and_takes_its_name_along(tmp_path):
-    with Serving(tmp_path, ROUTES, idle_s=0.3) as found:
+    with Serving(tmp_path, ROUTES, idle_s=3.0) as found:
         assert split(found.ask(request("GET", "/_ping")))[0] == 200
-        found.thread.join(3)
+        found.thread.join(WAIT_S)
         assert not found.thread.is_alive()
         assert not os.path.exists(found.path)
+
+
+def test_who_has_just_connected_is_served_by_a_server_that_ends(tmp_path, monkeypatch):
+    """The end comes between a client's connect and its first request; it waits for it, not for those it has served."""
+    ending = threading.Event()
+    monkeypatch.setattr("pyruntime.api.server.server.GRACE_S", float(WAIT_S))
+    with Serving(tmp_path, ROUTES, idle_s=3.0, ending=ending) as serving, serving.connect() as old, serving.connect() as new:
+        old.sendall(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert old.recv(1000).startswith(b"HTTP/1.1 200 ")
+        assert ending.wait(WAIT_S)
+        assert read_all(old).strip(b"OK") == b""
+        new.sendall(request("GET", "/_ping"))
+        assert split(read_all(new))[2] == b"OK"
+        serving.thread.join(WAIT_S)
+        assert not serving.thread.is_alive()
+
+
+def test_a_handler_that_outlives_the_server_ends(tmp_path, monkeypatch):
+    """Its thread neither waits for a loop that is no more nor fails there."""
+    monkeypatch.setattr("pyruntime.api.server.server.GRACE_S", 0.1)
+    go, workers, told = threading.Event(), [], []
+
+    def late(_got):
+        def produce(sink):
+            workers.append(threading.current_thread())
+            STARTED.release()
+            go.wait(WAIT_S)
+            try:
+                sink.write(b"x")
+            except ClientGone:
+                told.append(True)
+                raise
+
+        return Stream(produce)
+
+    with Serving(tmp_path, [Route("GET", "/late", late)]) as serving, serving.connect() as found:
+        found.sendall(request("GET", "/late"))
+        assert STARTED.acquire(timeout=WAIT_S)
+        serving.end()
+        serving.thread.join(WAIT_S)
+        assert read_all(found) == b""
+        go.set()
+        workers[0].join(WAIT_S)
+        assert told == [True]
