@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pyruntime.image.store import Image, Store
 
     Tell = Callable[[Progress], None]
+    Seat = queue.SimpleQueue[Progress | None]
 
 T = TypeVar("T")
 LOOK_S = 0.1  # how often a caller's cancel is looked at
@@ -61,9 +62,10 @@ class Transfers:
         shared: _Shared[T] | None
         with self._lock:
             shared = self._running.get(key)
-            if shared is None or shared.stop.is_set():
+            seat = shared.enter() if shared is not None else None
+            if shared is None or seat is None:
                 shared = self._running[key] = _Shared(work, lambda: self._ended(key))
-            seat = shared.enter()
+                seat = shared.first
         return shared.follow(seat, progress, cancel or threading.Event())
 
     def _ended(self, key: tuple[Any, ...]) -> None:
@@ -79,7 +81,8 @@ class _Shared(Generic[T]):
     def __init__(self, work: Callable[[Tell, threading.Event], T], ended: Callable[[], None]) -> None:
         self.stop = threading.Event()
         self._work, self._ended = work, ended
-        self._seats: list[queue.SimpleQueue[Progress | None]] = []
+        self.first: Seat = queue.SimpleQueue()  # of the caller that began it
+        self._seats = [self.first]
         self._last: dict[str, Progress] = {}
         self._lock = threading.Lock()
         self._done = False
@@ -88,10 +91,12 @@ class _Shared(Generic[T]):
         self.thread = threading.Thread(target=self._run, name="shared-transfer", daemon=True)
         self.thread.start()
 
-    def enter(self) -> queue.SimpleQueue[Progress | None]:
-        """A queue that begins with the last line of every id; None in it is the end."""
-        seat: queue.SimpleQueue[Progress | None] = queue.SimpleQueue()
+    def enter(self) -> Seat | None:
+        """A queue that begins with the last line of every id, None in it is the end; None when all others have left."""
+        seat: Seat = queue.SimpleQueue()
         with self._lock:
+            if self.stop.is_set():
+                return None
             for progress in self._last.values():
                 seat.put(progress)
             if self._done:
@@ -99,7 +104,7 @@ class _Shared(Generic[T]):
             self._seats.append(seat)
         return seat
 
-    def follow(self, seat: queue.SimpleQueue[Progress | None], progress: Tell | None, cancel: threading.Event) -> T:
+    def follow(self, seat: Seat, progress: Tell | None, cancel: threading.Event) -> T:
         """The transfer's result, or its error; Cancelled when the caller leaves."""
         try:
             while True:
@@ -121,7 +126,7 @@ class _Shared(Generic[T]):
             raise self._error
         return self._result[0]
 
-    def _leave(self, seat: queue.SimpleQueue[Progress | None]) -> None:
+    def _leave(self, seat: Seat) -> None:
         with self._lock:
             self._seats.remove(seat)
             if not self._seats:

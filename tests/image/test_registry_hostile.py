@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import http.server
 import os
+import socket
 import tempfile
 import threading
 import time
@@ -234,6 +236,29 @@ def test_any_answer_is_an_image_error(client, reply) -> None:
             with contextlib.suppress(ImageError):
                 call()
         assert time.monotonic() - began < 60
+
+
+def test_an_answer_that_is_refused_leaves_no_socket(client) -> None:
+    """One whose lengths contradict each other is refused between the library's two layers; collecting garbage is no close."""
+    with server(says(200, b"x", Content_Length="5, 6", Connection="close")) as (host, _):
+        gc.disable()
+        try:
+            before = sockets(host)
+            for _ in range(3):
+                with pytest.raises(RegistryError, match="multiple unmatching values"):
+                    list(client.blob(f"{host}/x", digest_of(b"content"), 7))
+            assert sockets(host) == before
+        finally:
+            gc.enable()
+
+
+def sockets(host: str) -> int:
+    """How many sockets of this process are connected to a host."""
+    found = 0
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as one:
+            found += one.getpeername() == (host.partition(":")[0], int(host.partition(":")[2]))
+    return found
 
 
 # ---- lengths and ranges that lie ----

@@ -14,6 +14,7 @@ import re
 import ssl
 import threading
 from contextlib import contextmanager, suppress
+from http.client import HTTPResponse as RawResponse
 from socket import AF_INET, SHUT_RDWR, SOCK_STREAM, fromfd, gaierror, socket
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -29,6 +30,8 @@ from pyruntime.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from urllib3.response import HTTPResponse
 
     from pyruntime.image.registry.hosts import HostConfig, Tls
 
@@ -328,6 +331,22 @@ def _pool_classes(local: _Local) -> dict[str, type[HTTPConnectionPool]]:
             if local.operation is not None and self.sock is not None:
                 local.operation.busy(self.sock)
             super().putrequest(*args, **more)
+
+        def getresponse(self) -> HTTPResponse:  # type: ignore[override] # as urllib3 has it
+            """An answer that urllib3 refuses after http.client made it is dropped there: closed here, with its socket."""
+            made: list[RawResponse] = []
+
+            def keep(*args: Any, **more: Any) -> RawResponse:
+                made.append(RawResponse(*args, **more))
+                return made[-1]
+
+            self.response_class = keep  # type: ignore[assignment] # it is only called
+            try:
+                return super().getresponse()
+            except BaseException:
+                for raw in made:
+                    raw.close()
+                raise
 
     class Tls(Plain, HTTPSConnection):  # what Plain says, then what TLS needs
         def connect(self) -> None:

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
 from pyruntime.errors import Cancelled, ImageError
 from pyruntime.image.jobs import side_by_side
 from pyruntime.image.progress import Progress, Reporter
-from pyruntime.image.transfers import Transfers
+from pyruntime.image.transfers import Transfers, _Shared
 
 pytestmark = pytest.mark.unit
+WAIT_S = 60  # for what comes at once, on a busy machine too
+
+
+def until(look: Callable[[], object]) -> None:
+    """Returns when `look` gives something true."""
+    end = time.monotonic() + WAIT_S
+    while not look():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_jobs_in_their_order_and_not_too_many_at_once() -> None:
-    running, most, lock = 0, 0, threading.Lock()
+    running, most, lock, full = 0, 0, threading.Lock(), threading.Barrier(3)
 
     def job(number: int) -> int:
         nonlocal running, most
         with lock:
             running += 1
             most = max(most, running)
+        if number < 3:
+            full.wait(WAIT_S)  # three at a time there are
         time.sleep(0.02 * (5 - number % 5))
         with lock:
             running -= 1
@@ -39,7 +51,7 @@ def test_one_failure_ends_the_others() -> None:
 
     def waits() -> None:
         begun.append(1)
-        assert stop.wait(10)
+        assert stop.wait(WAIT_S)
         raise Cancelled("told to stop")
 
     def fails() -> None:
@@ -54,7 +66,7 @@ def test_the_callers_cancel_ends_all() -> None:
     cancel, stop = threading.Event(), threading.Event()
     threading.Timer(0.1, cancel.set).start()
     with pytest.raises(Cancelled):
-        side_by_side([lambda: stop.wait(10), lambda: stop.wait(10)], 1, cancel=cancel, stop=stop)
+        side_by_side([lambda: stop.wait(WAIT_S), lambda: stop.wait(WAIT_S)], 1, cancel=cancel, stop=stop)
     assert stop.is_set()
 
 
@@ -66,7 +78,7 @@ def test_an_interrupt_ends_all(monkeypatch) -> None:
 
     monkeypatch.setattr("concurrent.futures.wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        side_by_side([lambda: stop.wait(10), lambda: stop.wait(10)], 1, cancel=threading.Event(), stop=stop)
+        side_by_side([lambda: stop.wait(WAIT_S), lambda: stop.wait(WAIT_S)], 1, cancel=threading.Event(), stop=stop)
     assert stop.is_set()
 
 
@@ -115,9 +127,9 @@ def test_two_callers_one_transfer(work) -> None:
     transfers, heard, found = Transfers(), ([], []), []
     threads = [threading.Thread(target=lambda i=i: found.append(
         transfers.pull(Place, Client, "x", progress=heard[i].append))) for i in range(2)]
-    for thread in threads:
+    for thread, lines in zip(threads, heard):
         thread.start()
-        time.sleep(0.1)
+        until(lambda lines=lines: lines)
     go.set()
     for thread in threads:
         thread.join()
@@ -139,19 +151,19 @@ def test_others_are_not_equal(work) -> None:
 
 def test_one_leaves_and_then_all(work) -> None:
     runs, _ = work
-    transfers, leave = Transfers(), [threading.Event(), threading.Event()]
+    transfers, leave, heard = Transfers(), [threading.Event(), threading.Event()], ([], [])
     left = []
 
     def follow(number: int) -> None:
         try:
-            transfers.pull(Place, Client, "x", cancel=leave[number])
+            transfers.pull(Place, Client, "x", progress=heard[number].append, cancel=leave[number])
         except Cancelled:
             left.append(number)
 
     threads = [threading.Thread(target=follow, args=(number,)) for number in range(2)]
     for thread in threads:
         thread.start()
-    time.sleep(0.1)
+    until(lambda: all(heard))
     leave[0].set()
     threads[0].join()
     assert left == [0]
@@ -159,7 +171,37 @@ def test_one_leaves_and_then_all(work) -> None:
     leave[1].set()
     threads[1].join()
     assert left == [0, 1]
-    assert runs[0].wait(5)
+    assert runs[0].wait(WAIT_S)
+
+
+def test_who_comes_as_the_last_one_leaves_has_a_transfer_of_its_own(work, monkeypatch) -> None:
+    """Not the end of the one that nobody wants any more."""
+    runs, go = work
+    transfers, leave, heard, left, found = Transfers(), threading.Event(), [], [], []
+
+    def follow() -> None:
+        try:
+            transfers.pull(Place, Client, "x", progress=heard.append, cancel=leave)
+        except Cancelled:
+            left.append(1)
+
+    first = threading.Thread(target=follow)
+    first.start()
+    until(lambda: heard)
+    enter = _Shared.enter
+
+    def late(shared: _Shared) -> object:
+        leave.set()
+        first.join(WAIT_S)
+        return enter(shared)
+
+    monkeypatch.setattr(_Shared, "enter", late)
+    second = threading.Thread(target=lambda: found.append(transfers.pull(Place, Client, "x")))
+    second.start()
+    until(lambda: len(runs) == 2)
+    go.set()
+    second.join(WAIT_S)
+    assert (left, found) == ([1], ["x"])
 
 
 def test_a_failure_is_everybodys(work) -> None:
