@@ -222,7 +222,8 @@ static int hook_run(struct hook *h, const struct ctx *c, int64_t timeout_ms, int
 
 /* Ends the process, the hook reaped, when the host is gone: nobody is left to be told.
    -ECHILD with the wait status as value when the hook failed; -ETIMEDOUT when it was killed for the time it took;
-   the errno of chdir or execve when it did not start. The detail is the last of its output, else its path. */
+   the errno of chdir or execve when it did not start. The detail is the last of its output,
+   which may be nothing; where it did not start, its path. */
 int op_hook(struct ctx *c, const struct step *s)
 {
     static const unsigned long zero[8];
@@ -244,7 +245,7 @@ int op_hook(struct ctx *c, const struct step *s)
         ret = -ECHILD;
     if (ret == -ECHILD || ret == -ETIMEDOUT)
         c->value = status;
-    if (h.output > 0)
+    if (h.output > 0 || ret == -ECHILD)
         set_detail_bytes(c, h.tail, h.output);
     else
         set_detail(c, h.path);

@@ -187,6 +187,7 @@ def test_failing_hook_undoes_create(
 
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("killed", hook("kill -9 $$"), "signal"),
+    ("silent", hook("exit 3"), "exit status 3, stdout: , stderr: "),
     ("missing", {"path": "/no/such/hook"}, "no such file or directory"),
     ("a folder", {"path": "/etc"}, "permission denied"),
     ("times out", hook("sleep 30", timeout=1), "hook ran past specified timeout of 1.0s"),
@@ -201,6 +202,7 @@ def test_bad_hook(runtime: Runtime, make_bundle: MakeBundle, point: str, bad: di
     begun = time.monotonic()
     result = runtime.run(make_bundle("true", {"hooks": {point: [bad]}}))
     assert (result.code, text in result.message) == (1, True), result
+    assert text != BAD[1][2] or result.message.endswith("stderr: "), "the path is no output"
     assert f"error running {point} hook #0" in result.message
     assert time.monotonic() - begun < 4
     assert runtime.ids() == []
