@@ -71,6 +71,8 @@ def _old_value(file: str, data: str) -> str | None:
         return None  # a controller that stays on limits nothing
     if name == "memory.oom_control":
         return text.split("\n", 1)[0].rpartition(" ")[2]
+    if name == "schemata":
+        return f"{text}\n"  # of resctrl, which takes whole lines only
     unset = KEYED.get(name)
     if unset is None:
         return text

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pyruntime.errors import HostError, RuntimeFailure, SpecError
+from pyruntime.errors import HostError, RuntimeFailure, SpecError, UsageError
 from pyruntime.host import probe
 from pyruntime.lifecycle import state, store
 from pyruntime.lifecycle.create import create
@@ -19,6 +19,7 @@ from pyruntime.lifecycle.delete import delete
 from pyruntime.lifecycle.exec_ import rdt_paths
 from pyruntime.lifecycle.process import reap
 from pyruntime.lifecycle.settings import Settings
+from pyruntime.lifecycle.update import update
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,3 +94,23 @@ def test_no_resctrl(own_host: None, make_bundle: MakeBundle, tmp_path: Path, mon
     failure = refusal(make_bundle, tmp_path, {"closID": "gold"})
     assert isinstance(failure, SpecError)
     assert "intelRdt is specified in config, but Intel RDT is not enabled" in failure.message
+
+
+@pytest.mark.parametrize("in_group", [True, False])
+def test_update(own_host: None, make_bundle: MakeBundle, resctrl: Path, tmp_path: Path, in_group: bool) -> None:
+    """The schema is written, and kept in the configuration; a container without a group is told that it has none."""
+    bundle = make_bundle("sleep 60", {"linux.intelRdt": {"closID": "gold"}} if in_group else {})
+    pidfd = create(settings(tmp_path), "rdt", str(bundle.path))
+    try:
+        if in_group:
+            update(settings(tmp_path), "rdt", flags={"l3-cache-schema": "L3:0=f"})
+            assert (resctrl / "gold/schemata").read_text().startswith("L3:0=f\n")
+            with store.lookup(str(tmp_path / "root"), "rdt") as entry:
+                assert state.load(entry)["config"]["linux"]["intelRdt"] == {"closID": "gold", "l3CacheSchema": "L3:0=f"}
+        else:
+            with pytest.raises(UsageError, match="Intel RDT is not enabled for this container"):
+                update(settings(tmp_path), "rdt", flags={"mem-bw-schema": "MB:0=50"})
+    finally:
+        delete(settings(tmp_path), "rdt", force=True)
+        reap(pidfd)
+        os.close(pidfd)
