@@ -268,7 +268,22 @@ def _write_error(file: str, data: str, origin: str, error: OSError) -> HostError
     if name == "cgroup.subtree_control" and error.errno == EOPNOTSUPP:
         return HostError(f'cannot enable controllers in cgroup "{directory}": it is in threaded mode', errno=EOPNOTSUPP,
                          field=origin, value=data, hint="choose a cgroupsPath outside of threaded cgroups")
-    return refusal(f'failed to write "{data}"', error, file=file, field=origin, value=data)
+    failure = refusal(f'failed to write "{data}"', error, file=file, field=origin, value=data)
+    failure.hint = _cpuset_hint(directory, name)
+    return failure
+
+
+def _cpuset_hint(directory: str, name: str) -> str:
+    """What a list of CPUs or memory nodes may hold there, "" for other files."""
+    if name not in ("cpuset.cpus", "cpuset.mems"):
+        return ""
+    parent = directory.rpartition("/")[0]
+    file = name if exists(f"{parent}/{name}") and not exists(f"{parent}/{name}.effective") else f"{name}.effective"
+    try:
+        there = read_file(f"{parent}/{file}").decode().strip()
+    except OSError:
+        return "numbers and ranges, as in 0-2,4, of those that the parent cgroup has"
+    return f"numbers and ranges, as in 0-2,4, of those that {parent} has: {there}"
 
 
 def refusal(what: str, error: OSError, *, file: str = "", field: str = "", value: str = "") -> HostError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pyruntime.cgroup.plan import compile_writes, enable_steps, write_step
 from pyruntime.cgroup.writes import DEFAULT_PERIOD_US, UNLIMITED
-from pyruntime.errors import UsageError
+from pyruntime.errors import HostError, UsageError
 from pyruntime.spec.linux import CPU, BlockIO, Memory, NetworkResources, Resources
 
 TYPE_CHECKING = False
@@ -31,6 +31,7 @@ SIZES = {"memory": "limit", "memory-reservation": "reservation", "memory-swap": 
 CPU_NUMBERS = {"cpu-period": ("period", UINT64), "cpu-quota": ("quota", INT64), "cpu-burst": ("burst", UINT64),
                "cpu-share": ("shares", UINT64), "cpu-rt-period": ("realtime_period", UINT64),
                "cpu-rt-runtime": ("realtime_runtime", INT64), "cpu-idle": ("idle", INT64)}
+SIZE_HINT = "bytes, or with one of k m g t p behind the number, as in 64m; -1 for no limit"
 CPU_TEXTS = {"cpuset-cpus": "cpus", "cpuset-mems": "mems"}
 DEVICE_LISTS = ("weight_device", "throttle_read_bps_device", "throttle_write_bps_device", "throttle_read_iops_device",
                 "throttle_write_iops_device")
@@ -68,23 +69,24 @@ def _size(name: str, text: str) -> int:
         lowered, unit = lowered[:-1].rstrip(" "), lowered[-1]
     whole, dot, part = lowered.partition(".")
     if not _digits(whole) or (dot and not _digits(part)):
-        raise _bad(name, text, f"invalid size: '{text}'")
+        raise _bad(name, text, f"invalid size: '{text}'", SIZE_HINT)
     value = int(whole) * UNITS[unit]
     if part:
         value += int(part) * UNITS[unit] // 10 ** len(part)
     if value > INT64[1]:
-        raise _bad(name, text, f"invalid size: '{text}'")
+        raise _bad(name, text, f"invalid size: '{text}'", SIZE_HINT)
     return value
 
 
 def _number(name: str, text: str, limits: tuple[int, int]) -> int:
     kind = "ParseInt" if limits[0] < 0 else "ParseUint"
+    hint = f"a number from {limits[0]} to {limits[1]}"
     unsigned = text[1:] if limits[0] < 0 and text[:1] in ("-", "+") else text
     if not _digits(unsigned):
-        raise _bad(name, text, f'strconv.{kind}: parsing "{text}": invalid syntax')
+        raise _bad(name, text, f'strconv.{kind}: parsing "{text}": invalid syntax', hint)
     value = -int(unsigned) if text.startswith("-") else int(unsigned)
     if not limits[0] <= value <= limits[1]:
-        raise _bad(name, text, f'strconv.{kind}: parsing "{text}": value out of range')
+        raise _bad(name, text, f'strconv.{kind}: parsing "{text}": value out of range', hint)
     return value
 
 
@@ -93,8 +95,8 @@ def _digits(text: str) -> bool:
     return 0 < len(text) <= 32 and text.isascii() and text.isdecimal()
 
 
-def _bad(name: str, text: str, cause: str) -> UsageError:
-    return UsageError(f"invalid value for {name}: {cause}", value=text)
+def _bad(name: str, text: str, cause: str, hint: str) -> UsageError:
+    return UsageError(f"invalid value for {name}: {cause}", value=text, hint=hint)
 
 
 # -- merging
@@ -161,7 +163,12 @@ def compile_update(saved: Resources, change: Resources, paths: tuple[tuple[str, 
     merged = merge(saved, change)
     where = dict(paths)
     facts = _of_container(facts, where)
-    writes = _ordered(compile_writes(_asked(saved, change, merged), facts, device_rules=False), saved)
+    try:
+        writes = _ordered(compile_writes(_asked(saved, change, merged), facts, device_rules=False), saved)
+    except HostError as failure:
+        failure.hint = ("the container was made without a cgroup of that controller: cgroups were disabled, or it was not "
+                        "mounted, or not delegated to the user")
+        raise
     steps = tuple(write_step(write, where) for write in writes)
     checks = tuple(write_step(write.replace(file=write.at_least), where).replace(op="cg_check")
                    for write in writes if write.at_least)
