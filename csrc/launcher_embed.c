@@ -428,7 +428,7 @@ static _Noreturn void run_whole(int argc, char **argv)
         words = list_of(argc, argv, NULL);
     if (!words || PySys_SetObject("argv", words) < 0) {
         fprintf(stderr, "pyruntime: the interpreter cannot start: %s\n", status.err_msg ? status.err_msg : "out of memory");
-        fprintf(stderr, "  hint: the installation of Python is damaged, or memory or descriptors ran out\n");
+        fprintf(stderr, "  hint: the installation of Python is damaged or closed to this user, or memory or descriptors ran out\n");
         _exit(1);
     }
     /* The module of that name tells the command line that other verbs than the fast ones want the plain interpreter. */

@@ -30,8 +30,8 @@ _pyruntime() {
     restore) flags='--bundle --config --console-socket --pid-file --detach --no-pivot --no-subreaper --keep --image-path --work-path --tcp-established --ext-unix-sk --shell-job --lazy-pages --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --network-lock --tcp-close --lsm-profile --lsm-mount-context' valued='--bundle|--config|--console-socket|--pid-file|--image-path|--work-path|--manage-cgroups-mode|--empty-ns|--network-lock|--lsm-profile|--lsm-mount-context' ids=1 ;;
     spec) flags='--bundle --rootless --file' valued='--bundle|--file' ids=0 ;;
     features) flags='' valued='-' ids=0 ;;
-    explain) flags='--json --show-env --config' valued='--config' ids=0 ;;
-    validate) flags='--json --config' valued='--config' ids=0 ;;
+    explain) flags='--json --show-env --bundle --config' valued='--bundle|--config' ids=0 ;;
+    validate) flags='--json --bundle --config' valued='--bundle|--config' ids=0 ;;
     esac
     if [[ "|$valued|" == *"|$before|"* ]]; then
         COMPREPLY=($(compgen -f -- "$word"))

@@ -53,9 +53,10 @@ _PRESERVE = ("preserve-fds", "", INT, 0, "N",
              "pass N more descriptors, from 3 on (after those of LISTEN_FDS), at the same numbers")
 _DETACH = ("detach", "d", BOOL, False, "", "return as soon as the process is started")
 _BUNDLE = ("bundle", "b", TEXT, "", "DIR", "the bundle; the default is the current directory")
+_CONFIG = ("config", "f", TEXT, "", "FILE", "the configuration's name in the bundle (default: config.json)")
 _CREATE = (
     _BUNDLE,
-    ("config", "f", TEXT, "", "FILE", "the configuration's name in the bundle (default: config.json)"),
+    _CONFIG,
     _CONSOLE,
     _PIDFD,
     _PID_FILE,
@@ -130,8 +131,7 @@ _CHECKPOINT = (
     ("pre-dump", "", BOOL, False, "", "write memory only and let the container run on"),
 )
 _RESTORE = (
-    _BUNDLE, ("config", "f", TEXT, "", "FILE", "the configuration's name in the bundle (default: config.json)"),
-    _CONSOLE, _PID_FILE, _DETACH,
+    _BUNDLE, _CONFIG, _CONSOLE, _PID_FILE, _DETACH,
     ("no-pivot", "", BOOL, False, "", "accepted for callers of create; criu sets the root"),
     _NO_SUBREAPER,
     ("keep", "", BOOL, False, "", "keep the stopped container's state"),
@@ -203,15 +203,15 @@ VERBS: dict[str, tuple[Any, ...]] = {
               ("file", "f", TEXT, "", "PATH", "where to write, - for standard output (default: config.json)"))),
     "features": ("", 0, 0, "print what this runtime supports as JSON",
                  "Needs no privileges and looks at no container.", ()),
-    "explain": ("BUNDLE", 1, 1, "print the plan of a bundle and create nothing",
+    "explain": ("[BUNDLE]", 0, 1, "print the plan of a bundle and create nothing",
                 "Both lanes in order: what is done on the host and what container-init does inside.",
                 (("json", "", BOOL, False, "", "as JSON, with a version"),
                  ("show-env", "", BOOL, False, "", "show the values of environment variables"),
-                 ("config", "", TEXT, "", "FILE", "the configuration's name in the bundle (default: config.json)"))),
-    "validate": ("BUNDLE", 1, 1, "list all violations of a bundle's config.json and create nothing",
-                 "Every broken rule of schema and specification with its JSON pointer, and what this host cannot do.",
-                 (("json", "", BOOL, False, "", "as JSON"),
-                  ("config", "", TEXT, "", "FILE", "the configuration's name in the bundle (default: config.json)"))),
+                 _BUNDLE, _CONFIG)),
+    "validate": ("[BUNDLE]", 0, 1, "list all violations of a bundle's config.json",
+                 "Every broken rule of schema and specification with its JSON pointer, and what this host cannot do. "
+                 "Creates nothing.",
+                 (("json", "", BOOL, False, "", "as JSON"), _BUNDLE, _CONFIG)),
 }  # fmt: skip
 
 

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import posix
 
+from pyruntime.cli import terminal
 from pyruntime.cli.flags import BOOL, GLOBAL, LIST, VERBS, Flag, records, verb
 from pyruntime.version import SPEC_VERSION, VERSION
 
-ABOUT = """Runs containers from OCI bundles, with runc's commands and flags. A bundle is a folder with a config.json
-and a root filesystem."""
-WIDTH = 100
+ABOUT = ("Runs containers from OCI bundles, with runc's commands and flags. A bundle is a folder with a config.json and a "
+         "root filesystem.")  # fmt: skip
+WIDTH = 100  # of paragraphs, where the terminal is not narrower
 
 
-def help_text(name: str) -> str:
-    """Help of the verb `name`, of the whole program when it is ""."""
+def help_text(name: str, width: int = 0) -> str:
+    """Help of the verb `name`, of the whole program when it is "", for a terminal of `width` columns (0: none)."""
     called = verb(name) if name else None
     if called is None:
-        return _program_help()
+        return _program_help(width)
     usage = " ".join(["pyruntime", name, *(["[flags]"] if called.flags else []), called.arguments]).rstrip()
-    text = f"NAME:\n   pyruntime {name} - {called.summary}\n\nUSAGE:\n   {usage}\n\n{_wrap(called.about)}\n"
-    return text + (f"\nOPTIONS:\n{_flag_lines(called.flags)}" if called.flags else "")
+    text = f"NAME:\n   pyruntime {name} - {called.summary}\n\nUSAGE:\n   {usage}\n\n{_paragraph(called.about, width)}\n"
+    return text + (f"\nOPTIONS:\n{_flag_lines(called.flags, width)}" if called.flags else "")
 
 
-def _program_help() -> str:
-    width = max(map(len, VERBS)) + 3
-    commands = "".join([f"   {name.ljust(width)}{row[3]}\n" for name, row in VERBS.items()])
+def _program_help(width: int) -> str:
+    pairs = [*[(name, row[3]) for name, row in VERBS.items()], ("help", "print help of a command")]
+    commands = terminal.rows(pairs, margin=3, gap=3, width=width)
     extra = (Flag("help", "h", BOOL, False, "", "print help"), Flag("version", "v", BOOL, False, "", "print versions"))
-    return (f"NAME:\n   pyruntime - OCI container runtime\n\n{ABOUT}\n\n"
+    return (f"NAME:\n   pyruntime - OCI container runtime\n\n{_paragraph(ABOUT, width)}\n\n"
             "USAGE:\n   pyruntime [global flags] COMMAND [flags] ARGUMENTS\n\n"
-            f"VERSION:\n   {VERSION}\n\nCOMMANDS:\n{commands}   {'help'.ljust(width)}print help of a command\n\n"
-            f"GLOBAL OPTIONS:\n{_flag_lines(records(GLOBAL) + extra)}")  # fmt: skip
+            f"VERSION:\n   {VERSION}\n\nCOMMANDS:\n{commands}\n"
+            f"GLOBAL OPTIONS:\n{_flag_lines(records(GLOBAL) + extra, width)}")  # fmt: skip
 
 
 def flag_words(flag: Flag) -> str:
@@ -46,22 +47,13 @@ def flag_help(flag: Flag) -> str:
     return f"{flag.help} (default: {value})"
 
 
-def _flag_lines(flags: tuple[Flag, ...]) -> str:
-    shown = [flag for flag in flags if not flag.hidden]
-    width = max(len(flag_words(flag)) for flag in shown) + 2
-    return "".join([f"   {flag_words(flag).ljust(width)}{flag_help(flag)}\n" for flag in shown])
+def _flag_lines(flags: tuple[Flag, ...], width: int) -> str:
+    pairs = [(flag_words(flag), flag_help(flag)) for flag in flags if not flag.hidden]
+    return terminal.rows(pairs, margin=3, gap=2, width=width)
 
 
-def _wrap(text: str) -> str:
-    """`text` in lines of at most WIDTH characters."""
-    lines, line = [], ""
-    for word in text.split():
-        if line and len(line) + 1 + len(word) > WIDTH:
-            lines.append(line)
-            line = word
-        else:
-            line = f"{line} {word}".lstrip()
-    return "\n".join([*lines, line])
+def _paragraph(text: str, width: int) -> str:
+    return "\n".join(terminal.wrap(text, min(width or WIDTH, WIDTH)))
 
 
 def version_text() -> str:

@@ -77,7 +77,7 @@ class Log(Record):
 def open_log(target: str, log_format: str, level: str, *, debug: bool) -> Log:
     """The log that the global flags ask for. Raises UsageError for a bad format or level, OSError for the file."""
     if log_format not in ("text", "json"):
-        raise UsageError(f"invalid log-format: {log_format}")
+        raise UsageError(f"invalid log-format: {log_format}", hint="formats are text and json")
     if level and level not in LEVELS:
         raise UsageError(f"invalid log-level: {level}", hint="levels are error, warning, info and debug")
     number = LEVELS["debug" if debug else level or "info"]

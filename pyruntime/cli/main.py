@@ -28,6 +28,7 @@ PREFIXES = {"create": "pyruntime create failed", "run": "pyruntime run failed", 
 # Verbs that run in the launcher's own interpreter (csrc/launcher_embed.c); all others start a plain one.
 FAST = ("create", "start", "run", "state", "kill", "delete", "exec", "pause", "resume")
 FAILURE, EXEC_FAILURE, NO_SUCH_VERB, INTERRUPTED = 1, 255, 3, 130
+NO_READER = 141  # what a shell makes of a program that SIGPIPE ended
 # What a signal must not cut short.
 CHANGING = ("create", "run", "start", "exec", "delete", "pause", "resume", "update", "mounts",
             "checkpoint", "restore")
@@ -78,8 +79,7 @@ def _dispatch(program: str, parsed: Parsed, log: Log) -> int:
         sys.modules["_pyruntime_launcher"].plain()
     called = verb(name)
     if called is None:
-        log.fail(UsageError(f"No help topic for '{name}'"))
-        return NO_SUCH_VERB
+        return _no_such_verb(log, name)
     try:
         arguments = parse_flags(called.flags, words, stops=called.stops)
     except UsageError as failure:
@@ -105,6 +105,8 @@ def _call(called: Verb, parsed: Parsed, arguments: Parsed, log: Log) -> int:
         return verbs.FUNCTIONS[called.name](call)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except verbs.NoReaderError:
+        return NO_READER
     except Exception as error:  # noqa: BLE001 - the outermost frame
         if log.debugging:
             _print_traceback(error)
@@ -126,7 +128,8 @@ def settings_of(parsed: Parsed, log: Log) -> Settings:
         raise UsageError(f"invalid cgroup manager: {manager}", hint=f"managers are {', '.join(CGROUP_MANAGERS)}")
     rootless = ROOTLESS.get(values["rootless"])
     if rootless is None:
-        raise UsageError(f'strconv.ParseBool: parsing "{values["rootless"]}": invalid syntax')
+        raise UsageError(f'strconv.ParseBool: parsing "{values["rootless"]}": invalid syntax',
+                         hint="--rootless is true, false or auto")  # fmt: skip
     if "criu" in parsed.given:
         log.warn("--criu is obsolete and ignored: criu is looked up in PATH")
     root = absolute(values["root"]) if values["root"] else default_root()
@@ -204,9 +207,10 @@ def _print_traceback(error: BaseException) -> None:
 def _usage(log: Log, failure: UsageError, name: str, *, separator: str) -> int:
     """Words of the command line that no verb takes: help on stdout, the error in the log."""
     from pyruntime.cli.help import help_text
+    from pyruntime.cli.terminal import columns
 
     told = f"Incorrect Usage{separator} {failure}" if separator else "Incorrect Usage."
-    write_all(1, f"{told}\n\n{help_text(name)}")
+    write_all(1, f"{told}\n\n{help_text(name, columns())}")
     log.fail(failure)
     return FAILURE
 
@@ -214,12 +218,22 @@ def _usage(log: Log, failure: UsageError, name: str, *, separator: str) -> int:
 def _help(name: str) -> int:
     """Prints help of the verb `name`, or of the program; an unknown name exits 3."""
     from pyruntime.cli.help import help_text
+    from pyruntime.cli.terminal import columns
 
     if name and verb(name) is None:
-        Log().fail(UsageError(f"No help topic for '{name}'"))
-        return NO_SUCH_VERB
-    write_all(1, help_text(name))
+        return _no_such_verb(Log(), name)
+    write_all(1, help_text(name, columns()))
     return 0
+
+
+def _no_such_verb(log: Log, name: str) -> int:
+    """A first word that is no command."""
+    from pyruntime.cli.advice import nearest
+
+    meant = nearest(name, verbs.FUNCTIONS)
+    guess = f"did you mean {meant}? " if meant else ""
+    log.fail(UsageError(f"No help topic for '{name}'", hint=f"{guess}`pyruntime help` lists the commands"))
+    return NO_SUCH_VERB
 
 
 def _version() -> int:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 BOOLEANS = {"1": True, "t": True, "T": True, "true": True, "TRUE": True, "True": True,
             "0": False, "f": False, "F": False, "false": False, "FALSE": False, "False": False}  # fmt: skip
+VALUES = {INT: "a whole number", DURATION: "a number with a unit, as in 500ms, 5s or 1m"}  # what the flag takes
 UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -86,7 +87,7 @@ def _nearest(known: dict[str, Flag], name: str) -> str:
 def _bool(name: str, text: str) -> bool:
     """strconv.ParseBool."""
     if text not in BOOLEANS:
-        raise UsageError(f'invalid boolean value "{text}" for -{name}: parse error')
+        raise UsageError(f'invalid boolean value "{text}" for -{name}: parse error', hint="true or false")
     return BOOLEANS[text]
 
 
@@ -100,7 +101,7 @@ def _value(flag: Flag, name: str, text: str, before: Any) -> Any:
         if flag.kind == DURATION:
             return duration_s(text)
     except ValueError:
-        raise UsageError(f'invalid value "{text}" for flag -{name}: parse error') from None
+        raise UsageError(f'invalid value "{text}" for flag -{name}: parse error', hint=VALUES[flag.kind]) from None
     return text
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix
 
 from pyruntime.cli.paths import absolute
-from pyruntime.errors import UsageError
+from pyruntime.errors import HostError, ProgramError, UsageError
 from pyruntime.record import Record
 
 TYPE_CHECKING = False
@@ -38,9 +38,19 @@ class Call(Record):
         return self.rest[0]
 
 
+class NoReaderError(Exception):
+    """Whoever read our answer has gone, as `head` does: nothing to tell, and nobody to tell it."""
+
+
 def answer(text: str) -> None:
-    """All of `text` to standard output. Raises OSError."""
-    write_all(1, text)
+    """All of `text` to standard output. Raises NoReaderError, HostError."""
+    try:
+        write_all(1, text)
+    except BrokenPipeError:
+        raise NoReaderError from None
+    except OSError as error:
+        raise HostError(f"cannot write to standard output: {(error.strerror or '').lower()}",
+                        errno=error.errno or 0) from None  # fmt: skip
 
 
 def write_all(fd: int, text: str) -> None:
@@ -167,12 +177,17 @@ def exec_(call: Call) -> int:
     from pyruntime.lifecycle.exec_ import exec_ as lifecycle_exec
 
     if not call.values["process"] and len(call.rest) < 2:
-        raise UsageError("process args cannot be empty")
+        raise UsageError("process args cannot be empty", hint="name a command after the id, or a file with --process")
     flags = {key: call.values[key] for key in EXEC_FLAGS}
     for key in EXEC_PATHS:
         flags[key] = absolute(call.values[key]) if call.values[key] else ""
-    return lifecycle_exec(call.settings, call.container_id, args=call.rest[1:], listen_fds=listen_fds(), signals=True,
-                          **flags)  # fmt: skip
+    try:
+        return lifecycle_exec(call.settings, call.container_id, args=call.rest[1:], listen_fds=listen_fds(), signals=True,
+                              **flags)  # fmt: skip
+    except ProgramError as failure:
+        if call.rest[1:2] and call.rest[1].startswith("-"):
+            failure.hint = "flags of exec stand before the id: what follows it is the command"
+        raise
 
 
 def list_(call: Call) -> int:
@@ -204,7 +219,7 @@ def _format(call: Call) -> str:
     """table or json."""
     form: str = call.values["format"]
     if form not in ("table", "json"):
-        raise UsageError("invalid format option")
+        raise UsageError("invalid format option", value=form, hint="--format is table or json")
     return form
 
 
@@ -367,19 +382,29 @@ def spec(call: Call) -> int:
 def explain(call: Call) -> int:
     """Prints the plan of a bundle."""
     from pyruntime.cli.inspect import bundle_plan
+    from pyruntime.cli.terminal import columns
     from pyruntime.plan.explain import explain_json, explain_text
 
-    made = bundle_plan(call.settings, absolute(call.rest[0]), call.values["config"] or "config.json")
-    text_of = explain_json if call.values["json"] else explain_text
-    answer(text_of(made, show_env=call.values["show_env"]))
+    made = bundle_plan(call.settings, _bundle(call), call.values["config"] or "config.json")
+    show_env = call.values["show_env"]
+    answer(explain_json(made, show_env=show_env) if call.values["json"]
+           else explain_text(made, show_env=show_env, columns=columns()))  # fmt: skip
     return 0
+
+
+def _bundle(call: Call) -> str:
+    """The bundle that explain and validate look at: the argument, --bundle, or the current directory."""
+    if call.rest and call.values["bundle"]:
+        raise UsageError("the bundle is named twice", value=f"{call.values['bundle']}, {call.rest[0]}",
+                         hint="as an argument or with --bundle")  # fmt: skip
+    return absolute(call.rest[0] if call.rest else call.values["bundle"] or ".")
 
 
 def validate(call: Call) -> int:
     """Prints every violation and warning; 1 when there is a violation."""
     from pyruntime.cli.inspect import check_bundle, report_json, report_text
 
-    report = check_bundle(call.settings, absolute(call.rest[0]), call.values["config"] or "config.json")
+    report = check_bundle(call.settings, _bundle(call), call.values["config"] or "config.json")
     answer(report_json(report) if call.values["json"] else report_text(report))
     return 0 if report.ok else 1
 

@@ -104,10 +104,14 @@ def ask(settings: Settings, entry: store.Entry, changes: Changes, *, cgroup: Seq
 
 
 def _read(path: str) -> bytes:
-    folder, _, name = path.rpartition("/")
-    from pyruntime.lifecycle.prepare import read_config
+    """The file of --process. Raises SpecError, UsageError when there is none."""
+    from pyruntime.lifecycle.prepare import read_document
 
-    return read_config(folder or getcwd(), name)
+    try:
+        return read_document(clean_path(getcwd(), path))
+    except FileNotFoundError as error:
+        raise UsageError(f"open {path}: no such file or directory",
+                         hint="--process takes a file with an OCI process object as JSON") from error
 
 
 def flags_document(changes: Changes) -> dict[str, Any]:

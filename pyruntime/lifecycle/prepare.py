@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from errno import ENOTDIR
 from posix import O_CLOEXEC, O_NONBLOCK, O_RDONLY, close, fstat, getcwd, geteuid, open, read
 
 from pyruntime.cgroup.plan import compile_cgroup
@@ -52,12 +53,21 @@ def read_config(bundle: str, name: str) -> bytes:
     """config.json's bytes, at most 16 MiB, from a plain file. Raises SpecError in the peers' words."""
     path = clean_path(bundle, name)
     try:
-        fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+        return read_document(path)
     except FileNotFoundError as error:
         raise SpecError(f"JSON specification file {name} not found", value=path,
                         hint="is this the bundle's folder? `pyruntime spec` writes a config.json to start from") from error
+
+
+def read_document(path: str) -> bytes:
+    """The bytes of a plain file, at most 16 MiB. Raises SpecError, FileNotFoundError."""
+    try:
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+    except FileNotFoundError:
+        raise
     except OSError as error:
-        raise SpecError(f"open {path}: {(error.strerror or '').lower()}", value=path) from error
+        raise SpecError(f"open {path}: {(error.strerror or '').lower()}", value=path,
+                        hint="a bundle is the folder that holds it" if error.errno == ENOTDIR else "") from error
     try:
         there = fstat(fd)
         if there.st_mode & 0o170000 != S_IFREG:

@@ -111,6 +111,9 @@ def list_(settings: Settings) -> list[dict[str, Any]]:
             return []
         raise HostError(f"open {settings.root}: no such file or directory", errno=2, value=settings.root,
                         hint="no container was ever made below that root") from error
+    except PermissionError as error:
+        raise HostError(f"open {settings.root}: permission denied", errno=error.errno or 0,
+                        hint=store.refused_hint(settings.root, error)) from error
     rows = []
     for name in names:
         try:

@@ -25,7 +25,7 @@ Rules:
 from __future__ import annotations
 
 from binascii import crc32, hexlify
-from errno import EEXIST, ENOENT, ENOTDIR
+from errno import EACCES, EEXIST, ENOENT, ENOTDIR
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from posix import (
     O_APPEND,
@@ -106,6 +106,13 @@ def _lines(data: bytes) -> list[dict[str, Any]]:
             except Exception as failure:  # noqa: BLE001 - a checksum that fits a damaged line: skip it
                 del failure
     return found
+
+
+def refused_hint(root: str, error: OSError) -> str:
+    """What to do where the state root is another user's, "" for other errors."""
+    if error.errno != EACCES:
+        return ""
+    return f"{root} is not this user's: set XDG_RUNTIME_DIR to a folder that is, or name one with --root"
 
 
 def make_root(root: str) -> None:
@@ -319,7 +326,8 @@ def claim(root: str, container_id: str) -> Entry:
         mkdir(path, 0o711)
     except OSError as error:
         if error.errno != EEXIST:
-            raise HostError(f"mkdir {path}: {(error.strerror or '').lower()}", errno=error.errno or 0) from error
+            raise HostError(f"mkdir {path}: {(error.strerror or '').lower()}", errno=error.errno or 0,
+                            hint=refused_hint(root, error)) from error
         raise ExistsError("container with given ID already exists", value=container_id,
                           hint=f"delete it first, or use another id; its state is in {path}") from error
     try:
@@ -349,8 +357,9 @@ def lookup(root: str, container_id: str) -> Entry:
     except OSError as error:
         if error.errno in (ENOENT, ENOTDIR):
             raise NotFoundError("container does not exist", value=container_id,
-                                hint=f"list shows what is below {root}") from error
-        raise HostError(f"open {root}/{container_id}: {(error.strerror or '').lower()}", errno=error.errno or 0) from error
+                                hint=f"`pyruntime list` shows the containers below {root}") from error
+        raise HostError(f"open {root}/{container_id}: {(error.strerror or '').lower()}", errno=error.errno or 0,
+                        hint=refused_hint(root, error)) from error
     return Entry(root, container_id, fd)
 
 

@@ -21,16 +21,23 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 HIDDEN = "***"
 MAX_DETAIL = 100  # columns; longer details are not cut, but do not widen the table either
+LEAST_DETAIL = 40  # however narrow the terminal
 ENV_ARGS = {"hook": 2, "find_program": 1, "home": 1, "execve": 1}
 
 
-def explain_text(plan: Plan, *, show_env: bool = False) -> str:
-    """The table, one line for each step and alternative, ending in a newline; warnings follow it."""
+def explain_text(plan: Plan, *, show_env: bool = False, columns: int = 0) -> str:
+    """The table, one line for each step and alternative, ending in a newline; warnings follow it.
+
+    `columns` is the width that the table is to have, 0 for any; no detail is cut for it.
+    """
     rows: list[tuple[str, str, str, str, str]] = [("#", "lane", "step", "detail", "from")]
     for number, step in enumerate(plan.steps, 1):
         rows.append((str(number), step.lane, step.op, describe(step, show_env=show_env), step.origin))
         rows += [("", "", "", _alternative(other, show_env=show_env), "") for other in _alternatives(step)]
-    widths = [min(max(len(row[column]) for row in rows), MAX_DETAIL) for column in range(4)]
+    widths = [min(max(len(row[column]) for row in rows), MAX_DETAIL) for column in range(5)]
+    if columns:
+        room = columns - sum(widths) + widths[3] - 8  # two blanks after each column but the last
+        widths[3] = min(widths[3], max(room, LEAST_DETAIL))
     lines = [
         f"{row[0]:>{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]:<{widths[3]}}  {row[4]}".rstrip()
         for row in rows

@@ -177,7 +177,7 @@ EXEC_REFUSED: list[tuple[str, tuple[str, ...], tuple[str, ...], str]] = [
     ("bad env", ("-e", "X"), ("true",), "invalid environment variable"),
     ("sub-cgroup escape", ("--cgroup", "../x"), ("true",), "bad sub cgroup path: ../x"),
     ("sub-cgroup missing", ("--cgroup", "nope"), ("true",), "no such file or directory"),
-    ("process file missing", ("--process", "/nope.json"), (), ""),
+    ("process file missing", ("--process", "/nope.json"), (), "open /nope.json: no such file or directory"),
     (
         "terminal and detach",
         ("-t", "-d"),

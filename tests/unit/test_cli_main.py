@@ -80,6 +80,41 @@ def test_failures(words: list[str], code: int, text: str, call: Call) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["strat"], "did you mean start? `pyruntime help` lists the commands"),
+        (["help", "foo"], "`pyruntime help` lists the commands"),
+        (["state", "x"], "`pyruntime list` shows the containers below"),
+        (["list", "-f", "xml"], "--format is table or json"),
+        (["exec", "x"], "name a command after the id, or a file with --process"),
+        (["events", "--interval", "soon", "x"], "a number with a unit, as in 500ms, 5s or 1m"),
+        (["create", "--preserve-fds", "few", "x"], "a whole number"),
+        (["create", "--no-pivot=maybe", "x"], "true or false"),
+        (["update", "--memory", "much", "x"], "bytes, or with one of k m g t p behind the number"),
+        (["update", "--cpu-share", "-1", "x"], "a number from 0 to 18446744073709551615"),
+        (["run", "--bundle", "/etc/passwd", "x"], "a bundle is the folder that holds it"),
+        (["explain", "--bundle", "a", "b"], "as an argument or with --bundle"),
+        (["--log-format", "xml", "list"], "formats are text and json"),
+        (["--rootless", "maybe", "list"], "--rootless is true, false or auto"),
+    ],
+    ids=str,
+)
+def test_hints(words: list[str], hint: str, call: Call) -> None:
+    _, _, stderr = call(*words)
+    assert f"\n  hint: {hint}" in stderr
+
+
+def test_the_bundle_of_explain_and_validate(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The argument, --bundle, or the current directory."""
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle/config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path / "bundle")
+    for words in (["validate"], ["validate", "."], ["validate", "-b", "."], ["validate", "--config", "config.json"]):
+        code, stdout, _ = call(*words)
+        assert (code, "ociVersion is missing" in stdout) == (1, True), words
+
+
+@pytest.mark.parametrize(
     ("words", "first"),
     [
         (["create"], "Incorrect Usage."),

@@ -142,6 +142,14 @@ def test_alternatives_stand_below_their_step():
     ]
 
 
+def test_a_narrow_terminal_cuts_nothing_but_gives_details_less_room():
+    steps = tuple(Step("chdir", (f"/{'x' * length}", 0), "/process/cwd") for length in (30, 60))
+    lines = explain_text(Plan(steps, slots=2), columns=70).splitlines()
+    assert lines[1] == f"1  init  chdir  /{'x' * 30}           /process/cwd"
+    assert lines[2] == f"2  init  chdir  /{'x' * 60}  /process/cwd"
+    assert explain_text(Plan(steps, slots=2), columns=200) == explain_text(Plan(steps, slots=2))
+
+
 def test_warnings_follow_the_table():
     text = explain_text(Plan((), slots=2, warnings=(("/a", "careful"), ("", "really"))))
     assert text.endswith("warning: careful (/a)\nwarning: really\n")
