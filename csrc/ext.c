@@ -165,7 +165,8 @@ static void take_fds(struct msghdr *msg, int *fds, int max_fds, int *count)
     }
 }
 
-/* One message, or 0 at EOF. With pidfd >= 0 the death of that process counts as EOF once nothing is left to read. */
+/* One message, or 0 at EOF. With pidfd >= 0 the death of that process counts as EOF once nothing is left to read.
+   A peer that closes with something of ours unread shows as ECONNRESET first, before what it had sent (unix(7)). */
 int pr_recv(int sock, char *buffer, size_t size, int *fds, int max_fds, int *count, int timeout_ms, int pidfd)
 {
     union {
@@ -186,11 +187,13 @@ int pr_recv(int sock, char *buffer, size_t size, int *fds, int max_fds, int *cou
         if (ready == 0)
             return -ETIMEDOUT;
     }
-    n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC | (pidfd >= 0 ? MSG_DONTWAIT : 0));
+    do
+        n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC | (pidfd >= 0 ? MSG_DONTWAIT : 0));
+    while (n < 0 && errno == ECONNRESET);
     if (n < 0 && errno == EAGAIN && pidfd >= 0)
         return 0;
     if (n < 0)
-        return errno == ECONNRESET ? 0 : -errno;
+        return -errno;
     take_fds(&msg, fds, max_fds, count);
     return (int)n;
 }
