@@ -130,10 +130,9 @@ static int hook_serve(struct hook *h, int host, int64_t timeout_ms)
         struct pollfd fds[4] = {
             {h->pidfd, POLLIN, 0}, {h->out[0], POLLIN, 0}, {h->in[1], POLLOUT, 0}, {host, POLLRDHUP, 0}};
         int64_t left = timeout_ms > 0 ? end - now_ms() : -1;
+        int over = timeout_ms > 0 && left <= 0; /* a hook that ended while we were kept from looking was in time */
 
-        if (timeout_ms > 0 && left <= 0)
-            return -ETIMEDOUT;
-        if (poll(fds, 4, left > 1000000 ? 1000000 : (int)left) < 0 && errno != EINTR)
+        if (poll(fds, 4, over ? 0 : left > 1000000 ? 1000000 : (int)left) < 0 && errno != EINTR)
             return -errno;
         if (fds[2].revents != 0)
             feed(h);
@@ -145,6 +144,8 @@ static int hook_serve(struct hook *h, int host, int64_t timeout_ms)
         }
         if (fds[3].revents != 0)
             return -EPIPE;
+        if (over)
+            return -ETIMEDOUT;
     }
 }
 
