@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pyruntime.spec.config import Spec
 
 
-GRACE_MS = 200  # for stage 0 to end itself and its hook; at a barrier it takes none of it
+GRACE_MS = 2000  # for stage 0 to end itself and its hook; at a barrier it takes none of it
 
 
 class Job:

@@ -17,6 +17,7 @@ from posix import (
     fstat,
     open,
     read,
+    readlink,
     set_blocking,
     write,
 )
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from pyruntime.lifecycle import foreground, notify
     from pyruntime.lifecycle.settings import Settings
 
-DEATH_TIMEOUT_MS = 10_000
+DEATH_TIMEOUT_MS, SHORT_TIMEOUT_MS = 10_000, 200
 GOING = b"x"  # what init writes right before execve
 
 
@@ -89,7 +90,7 @@ def _start(entry: store.Entry, found: dict[str, Any],
     if message.type == "ERROR":
         _wait_for_death(found)
         raise _failure(found, message)
-    if message.type == "EOF" and _wait_for_death(found, timeout_ms=200):  # its descriptors go a moment before it does
+    if message.type == "EOF" and _wait_for_death(found, timeout_ms=_time_to_die(found)):
         raise HostError("container init was killed before it ran the program",
                         hint="from outside, by its seccomp filter or for its memory limit")
     entry.drop("exec.fifo", "exec.err")  # their presence means `created` to readers outside (contract 1.8)
@@ -157,6 +158,21 @@ def _wait_for_death(found: dict[str, Any], *, timeout_ms: int = DEATH_TIMEOUT_MS
     dead = process.is_dead(pidfd, timeout_ms)
     close(pidfd)
     return dead
+
+
+def _time_to_die(found: dict[str, Any]) -> int:
+    """How long to wait for the end of an init that said nothing before its FIFO was closed.
+
+    A dying process loses its memory, by which /proc tells its program, before its descriptors, and both a moment before
+    it is dead. Where a filter swallows the word, it runs its program.
+    """
+    try:
+        readlink(f"/proc/{int(found['init_process_pid'])}/exe")
+    except FileNotFoundError:
+        return DEATH_TIMEOUT_MS
+    except OSError:  # a plain user's call may not look
+        pass
+    return SHORT_TIMEOUT_MS
 
 
 def _failure(found: dict[str, Any], message: Message) -> RuntimeFailure:
