@@ -111,6 +111,10 @@ class Containerd:
         self.made += 1
         return self.ctr("task", "exec", "--exec-id", f"e{self.made}", *flags, name, *command)
 
+    def wait_file(self, name: str, path: str) -> None:
+        """Until a file is there in the container: its program has come so far."""
+        wait_for(lambda: self.exec(name, "test", "-e", path).code == 0, lambda: f"{path} in {name}: {self.tasks()}")
+
     def forget_shims(self) -> None:
         """Removes sockets and FIFOs that a shim and a client which were killed would have removed."""
         for folder in ("/run/containerd/s", "/run/containerd/fifo"):

@@ -198,10 +198,14 @@ class Pod:
     def log(self, name: str) -> list[tuple[str, str]]:
         """(stream, text) of every entry of its log: a line with its end, or a part without."""
         text = self.cri.stand.path(self.status(name)["log_path"]).read_text()
-        entries = (line.split(" ", 3) for line in text.splitlines())
-        return [(stream, content + ("\n" if tag == "F" else "")) for _, stream, tag, content in entries]
+        entries = (line.split(" ", 3) for line in text.splitlines(keepends=True) if line.endswith("\n"))  # not half of one
+        return [(stream, content if tag == "F" else content.removesuffix("\n")) for _, stream, tag, content in entries]
 
-    def stop(self, name: str, grace_s: int = 10) -> None:
+    def wait_log(self, name: str, *wanted: tuple[str, str]) -> None:
+        """Until its log holds these entries, in any order of the streams, and no others."""
+        wait_for(lambda: sorted(self.log(name)) == sorted(wanted), lambda: f"{wanted} in the log: {self.log(name)}")
+
+    def stop(self, name: str, grace_s: int = 60) -> None:
         """SIGTERM, and SIGKILL after the grace time."""
         self.cri.call("StopContainer", container_id=name, timeout=grace_s)
 

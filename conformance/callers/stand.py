@@ -334,6 +334,14 @@ def _pid_inside(pid: int) -> int:
     return 0
 
 
+def has_ended(process: Path) -> bool:
+    """Whether the process of this folder of /proc is gone, or nobody has waited for it yet."""
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def _text(file: IO[bytes]) -> str:
     """All of a file that others are writing to, whose position stays theirs."""
     return os.pread(file.fileno(), 1 << 24, 0).decode(errors="replace")

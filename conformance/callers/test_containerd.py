@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from conformance.callers.containerd import SHIM_ROOT, Containerd
-from conformance.callers.stand import wait_for
+from conformance.callers.stand import has_ended, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from conformance.callers.stand import Stand
 
-LOOP = ("sh", "-c", "trap 'exit 7' TERM; echo up; while :; do sleep 0.1; done")
+LOOP = ("sh", "-c", "trap 'exit 7' TERM; touch /up; while :; do sleep 0.1; done")  # before /up SIGTERM is ignored
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,7 @@ def test_a_life(containerd: Containerd) -> None:
         assert rows[0].split()[0] == "PID"
         assert str(containerd.tasks()[name][0]) in rows[1]
         assert "pids.current" in containerd.ok("task", "metrics", name)
+        containerd.wait_file(name, "/up")
         containerd.ok("task", "kill", "-s", "TERM", name)
         containerd.wait_status(name, "STOPPED")
         assert containerd.ctr("task", "kill", name).code != 0
@@ -114,10 +115,11 @@ def test_a_terminal(containerd: Containerd) -> None:
 def test_containerd_is_killed_and_comes_back(containerd: Containerd) -> None:
     with containerd.container(*LOOP) as one, containerd.container(*LOOP) as two:
         pids = {name: containerd.tasks()[name][0] for name in (one, two)}
+        for name in pids:
+            containerd.wait_file(name, "/up")
         containerd.daemon.kill()
-        pid = containerd.stand.path(f"/proc/{pids[two]}")
         containerd.stand.run("kill", "-TERM", str(pids[two]))
-        wait_for(lambda: not pid.exists() or "zombie" in (pid / "status").read_text(), "it ends while nobody looks")
+        wait_for(lambda: has_ended(containerd.stand.path(f"/proc/{pids[two]}")), "it ends while nobody looks")
         containerd.daemon.restart()
         containerd.wait_ready()
         containerd.wait_status(two, "STOPPED")

@@ -64,7 +64,7 @@ def test_a_pod_of_two(cri: Cri) -> None:
         assert pod.exec(one, "echo shared > /dev/shm/note").code == 0
         assert pod.exec(two, "cat /dev/shm/note").out == "shared\n"
         assert pod.exec(one, "echo out; echo err >&2; exit 3") == (3, "out\n", "err\n")
-        assert sorted(pod.log(one)) == [("stderr", "down\n"), ("stdout", "up\n")]
+        pod.wait_log(one, ("stderr", "down\n"), ("stdout", "up\n"))
         stats = cri.call("ContainerStats", container_id=one)["stats"]
         assert stats["cpu"]["usage_core_nano_seconds"]["value"] > 0
         assert stats["memory"]["working_set_bytes"]["value"] > 0
@@ -168,6 +168,7 @@ def test_attach(cri: Cri) -> None:
             stream.wait(STDOUT, b"got one\n")
             stream.send(STDIN, b"end\n")
             assert pod.ended(name)["exit_code"] == 4
+        pod.wait_log(name, ("stdout", "got one\n"), ("stdout", "got end\n"))
         assert [text for _, text in pod.log(name)] == ["got one\n", "got end\n"]
 
 
@@ -285,6 +286,7 @@ def test_a_log_is_moved_away(cri: Cri) -> None:
 def test_containerd_is_killed_and_pods_go_on(cri: Cri) -> None:
     with cri.pod() as pod:
         one, two = pod.run(LOOP), pod.run("sleep 1; exit 6")
+        pod.wait_log(one, ("stderr", "down\n"), ("stdout", "up\n"))
         cri.containerd.daemon.kill()
         cri.containerd.daemon.restart()
         cri.containerd.wait_ready()

@@ -132,9 +132,10 @@ def test_a_life(docker: Docker) -> None:
         assert docker.stand.cgroup_file(where, "pids/pids.max", "pids.max") == "33"
         assert "sh" in docker.ok("top", name)
         assert "96MiB" in docker.ok("stats", "--no-stream", name)
-        docker.ok("stop", name)
+        docker.ok("stop", "-t", "60", name)
         assert docker.inspect(name, ".State.ExitCode") == "7"
         docker.ok("start", name)
+        wait_for(lambda: docker.ok("logs", name) == "begun\nbegun", "the log of the second time: SIGTERM is not ignored any more")
         docker.ok("restart", "-t", "60", name)
         assert docker.inspect(name, ".State.Running") == "true"
         docker.ok("kill", "-s", "KILL", name)
@@ -204,7 +205,8 @@ def test_published_port(docker: Docker) -> None:
 
 
 def test_dockerd_is_killed_and_comes_back(docker: Docker) -> None:
-    with docker.container(do="trap 'exit 7' TERM; while :; do sleep 0.1; done") as name:
+    with docker.container(do="trap 'exit 7' TERM; echo begun; while :; do sleep 0.1; done") as name:
+        wait_for(lambda: docker.ok("logs", name) == "begun", "the log")
         pid = docker.inspect(name, ".State.Pid")
         docker.daemon.kill()
         docker.containerd.daemon.kill()

@@ -163,6 +163,7 @@ def test_a_life(podman: Podman) -> None:
         podman.ok("stop", "-t", "60", name)
         assert podman.inspect(name, ".State.ExitCode") == "7"
         podman.ok("start", name)
+        wait_for(lambda: podman.ok("logs", name) == "begun\nbegun", "the log of the second time: SIGTERM is not ignored any more")
         podman.ok("restart", "-t", "60", name)
         assert podman.inspect(name, ".State.Running") == "true"
         podman.ok("kill", "-s", "KILL", name)

@@ -90,6 +90,14 @@ def ptrace(request: int, pid: int, addr: int = 0, data: int = 0) -> None:
         raise OSError(ctypes.get_errno(), f"ptrace {request:#x}")
 
 
+def is_foreign(pid: int) -> bool:
+    """Whether what it has just executed is no memory file of the runtime's; one that is killed meanwhile has none."""
+    try:
+        return not os.readlink(f"/proc/{pid}/exe").startswith("/memfd:")
+    except FileNotFoundError:
+        return False
+
+
 class Tracer:
     """One run of a command."""
 
@@ -138,7 +146,7 @@ class Tracer:
             self.order[pid] = len(self.order)
         if number == signal.SIGTRAP | 0x80:
             self.syscall(pid)
-        elif event == EVENT_EXEC and self.order[pid] != 0 and not os.readlink(f"/proc/{pid}/exe").startswith("/memfd:"):
+        elif event == EVENT_EXEC and self.order[pid] != 0 and is_foreign(pid):
             ptrace(PTRACE_DETACH, pid)  # a program of its own from here, not ours to test
             return
         elif event == 0:

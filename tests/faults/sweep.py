@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.system.leaks import Watch
-from tests.system.runtime import Result, finish, reap, track
+from tests.system.runtime import Result, finish, reap, text_of, track
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.system.runtime import Runtime
 
 INJECT = Path(__file__).with_name("inject.py")
-LIMIT_S = 60
+LIMIT_S = 120
 LINE_LIMIT = 8192
 UNWORDED = ("Traceback", "internal error", "Fatal Python", "Segmentation fault", "AddressSanitizer", "runtime error:")
 # verb -> (calls that come before it, the call itself); ID and BUNDLE stand for the container's.
@@ -105,9 +105,7 @@ def strike(runtime: Runtime, argv: list[str], action: str, point: Point) -> tupl
             )
         )
         code = finish(call, LIMIT_S)
-        out.seek(0)
-        err.seek(0)
-        texts = [file.read().decode("utf-8", "replace") for file in (out, err)]
+        texts = [text_of(file) for file in (out, err)]
         if code != 0:
             raise Fault(f"the injector failed: {texts[1]}")
         found = json.loads(Path(told.name).read_text())
@@ -158,7 +156,7 @@ def check_words(struck: Struck) -> None:
         raise Fault(f"exit {result.code} without one error line: {result.err[-2000:]}")
 
 
-def settle(watch: Watch, runtime: Runtime, grace_s: float = 10) -> list[str]:
+def settle(watch: Watch, runtime: Runtime, grace_s: float = 30) -> list[str]:
     """What is still left when the grace is over; a dead process and its cgroup take a moment to go."""
     end = time.monotonic() + grace_s
     while left := watch.left(runtime):

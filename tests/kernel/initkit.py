@@ -18,15 +18,19 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pyruntime.plan.layout import LAYOUT_HASH
 from pyruntime.plan.opcodes import BARRIERS, HEADER_SIZE, MAGIC, MAX_ARGS, MESSAGES, OP_FLAGS, OPS, RETRY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TREE = Path(__file__).resolve().parents[2]
 PROGRAM = TREE / "pyruntime" / "native" / "container-init"
 SANITIZED = TREE / "csrc" / "container-init-sanitize"
 NAMES = {number: name for name, number in MESSAGES.items()}
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 
 CLONE_NEWTIME, CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x80, 0x20000, 0x02000000, 0x04000000
 CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x08000000, 0x10000000, 0x20000000, 0x40000000
@@ -171,8 +175,8 @@ class Run:
         """The next message; None at the end. Reaps stage 0 when it has cloned."""
         try:
             data = self.host.recv(8192 + 16)
-        except ConnectionResetError:
-            data = b""
+        except ConnectionResetError:  # it ended with something of ours unread; what it had said comes after that
+            data = self.host.recv(8192 + 16)
         if not data:
             return None
         message = Message(data)
@@ -253,6 +257,22 @@ class Run:
                 os.waitpid(self.pid, 0)
             self.status = -signal.SIGKILL
         self.output.close()
+
+
+def runs(pid: int) -> bool:
+    """Whether that process is there and no zombie."""
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Until it holds; fails, named `what`, when it does not in time."""
+    end = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.01)
 
 
 def readable(fd: int, seconds: float) -> bool:

@@ -34,6 +34,7 @@ from tests.kernel.initkit import (
     PROC,
     READY,
     REPLACE,
+    TIMEOUT_S,
     Enter,
     Step,
     open_tree,
@@ -147,11 +148,11 @@ def test_closed_stdio_becomes_the_null_device(init_program: Path) -> None:
     os.write(memfd, pack([Step("barrier", 1)]))
     socket.send_fds(host, [struct.pack("<Iiii", 1, -1, 0, 1)], [memfd])
     os.close(memfd)
-    host.settimeout(10)
+    host.settimeout(TIMEOUT_S)
     assert host.recv(100)
     assert [os.readlink(f"/proc/{child.pid}/fd/{n}") for n in range(3)] == ["/dev/null"] * 3
     host.close()
-    assert child.wait(10) == 1
+    assert child.wait(TIMEOUT_S) == 1
 
 
 # --- namespaces and ids ---------------------------------------------------------------------------------------------

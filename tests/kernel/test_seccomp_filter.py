@@ -240,7 +240,7 @@ def enforce(bpf: bytes, *calls: tuple, flags: int = 0) -> tuple[list[int], int]:
     """Errno of each call in a child under the filter, and the signal that ended the child (0: none)."""
     child = subprocess.run(
         [sys.executable, "-I", "-S", "-c", CHILD, bpf.hex(), str(flags), json.dumps(calls)],
-        capture_output=True, check=False, timeout=20,
+        capture_output=True, check=False, timeout=60,
     )  # fmt: skip
     assert child.returncode <= 0, child.stderr.decode()
     return [int(line) for line in child.stdout.split()], -child.returncode

@@ -48,7 +48,7 @@ def programs(runtime: Runtime) -> dict[str, str]:
 @pytest.mark.parametrize("word", ["/proc/self/exe", "/bin/evil", "/bin/linked"])
 def test_image_that_executes_the_runtime(runtime: Runtime, make_bundle: MakeBundle, word: str) -> None:
     """S10, S11, CVE-2019-5736: the image's program is the runtime itself, by path, by `#!` and by a link."""
-    bundle = make_bundle("sleep 60")
+    bundle = make_bundle("sleep 600")
     bundle.file("bin/evil", "#!/proc/self/exe\n", 0o755)
     bundle.replace("bin/linked", "/proc/self/exe")
     before = programs(runtime)
@@ -82,7 +82,7 @@ def test_cwd_by_a_descriptor(runtime: Runtime, make_bundle: MakeBundle, number: 
     bundle = make_bundle("ls ..", {"process.cwd": f"/proc/self/fd/{number}"})
     inside = set(os.listdir(bundle.rootfs))
     try:
-        with runtime.container(make_bundle("sleep 60"), close_fds=False) as container:
+        with runtime.container(make_bundle("sleep 600"), close_fds=False) as container:
             for result in (
                 runtime.run(bundle, close_fds=False),
                 container.exec("ls", "..", flags=("--cwd", f"/proc/self/fd/{number}"), close_fds=False),
@@ -95,7 +95,7 @@ def test_cwd_by_a_descriptor(runtime: Runtime, make_bundle: MakeBundle, number: 
 def test_decoys_in_place_of_procfs(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """S2, S21: without a /proc mount, files of the image that look like procfs are neither written nor believed."""
     decoys = ("self/oom_score_adj", "thread-self/attr/exec", "self/setgroups", "sys/net/ipv4/ip_forward", "1/uid_map")
-    bundle = make_bundle("sleep 60", {"mounts": MOUNTS[1:], "process.oomScoreAdj": 321, "process.noNewPrivileges": True})
+    bundle = make_bundle("sleep 600", {"mounts": MOUNTS[1:], "process.oomScoreAdj": 321, "process.noNewPrivileges": True})
     for name in decoys:
         bundle.file(f"proc/{name}", "decoy")
     with runtime.container(bundle) as container:

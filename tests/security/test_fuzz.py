@@ -158,11 +158,11 @@ def run_examples(runtime: Runtime, bundle: Bundle, number: int) -> None:
 @pytest.mark.system
 def test_damaged_configurations(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """R1, R2: never a traceback, never anything left."""
-    run_examples(runtime, make_bundle("sleep 60"), 40)
+    run_examples(runtime, make_bundle("sleep 600"), 40)
 
 
 @pytest.mark.slow
 @pytest.mark.system
 def test_many_damaged_configurations(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """R1, R2: many of them."""
-    run_examples(runtime, make_bundle("sleep 60"), 500)
+    run_examples(runtime, make_bundle("sleep 600"), 500)

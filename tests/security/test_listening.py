@@ -27,7 +27,7 @@ list() { echo "== $1"; tail -q -n +2 /proc/net/unix /proc/net/tcp /proc/net/tcp6
 list before
 "$@" create -b "$BUNDLE" "$ID" && list created
 "$@" start "$ID" && list running
-"$@" exec -d "$ID" sleep 60 && list entered
+"$@" exec -d "$ID" sleep 600 && list entered
 "$@" exec "$ID" tail -n +2 /proc/net/unix && echo "== inside"
 "$@" delete --force "$ID" && list deleted
 """
@@ -36,7 +36,7 @@ list before
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_no_socket_has_a_name(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> None:
     """S62, S63, CVE-2020-15257: on the host's network a container finds no socket of ours, abstract or listening."""
-    bundle = make_bundle("sleep 60", {"hooks": {"createRuntime": [{"path": "/bin/true"}]}})
+    bundle = make_bundle("sleep 600", {"hooks": {"createRuntime": [{"path": "/bin/true"}]}})
     name = runtime.new_id()
     env = {"BUNDLE": str(bundle.path), "ID": name, "PATH": os.environ["PATH"]}
     argv = ["unshare", "--net", "sh", "-eu", "-c", LIFE, "sh", *runtime.argv()]

@@ -86,7 +86,7 @@ def written(fd: int) -> str:
 def test_a_life_without_memory_files(rooms: Callable[..., Confined], make_bundle: MakeBundle, folders: str) -> None:
     """S10: create, start, exec, hooks' group and a filter that has to be compiled, with /run as machines have it."""
     room = rooms(folders)
-    bundle = make_bundle("sleep 60", {"linux.seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}})
+    bundle = make_bundle("sleep 600", {"linux.seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}})
     before = programs(room)
     with room.container(bundle, start=False) as container:
         held = os.open(f"/proc/{room.inner}/root/proc/{container.pid}/exe", os.O_PATH)

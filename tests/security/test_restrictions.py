@@ -68,7 +68,7 @@ def test_exec_has_no_more_than_the_container(runtime: Runtime, make_bundle: Make
         "linux.maskedPaths": ["/proc/version"],
         "linux.readonlyPaths": ["/proc/sys"],
     }
-    script = f"( {SAME} ) > /tmp/init 2>&1; mv /tmp/init /tmp/done; exec sleep 60"
+    script = f"( {SAME} ) > /tmp/init 2>&1; mv /tmp/init /tmp/done; exec sleep 600"
     bundle = make_bundle(script, {**changes, "linux.namespaces": namespaces("network", "cgroup")})
     (bundle.rootfs / "tmp").chmod(0o1777)
     with runtime.container(bundle) as container:

@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from tests.system.bundle import Bundle
 
 TOKEN = f"pt{os.getpid()}x{int(time.monotonic() * 1000) % 100000}"  # in every id, so that what is ours is known
-TIMEOUT_S = 30
+TIMEOUT_S = WAIT_S = 30  # what a busy machine does not need; a call that hangs takes longer
 
 
 class Result(NamedTuple):
@@ -46,7 +47,7 @@ class Result(NamedTuple):
         return found[1] if found else ""
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 10) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> Any:
     """The condition's first true value. Fails, named `what`, when there is none in time."""
     end = time.monotonic() + timeout_s
     while not (value := condition()):
@@ -74,7 +75,8 @@ class Runtime:
 
     def popen(self, *args: Any, **more: Any) -> subprocess.Popen[bytes]:
         """A started call; stdin is empty unless given."""
-        return track(subprocess.Popen(self.argv(*args), **{"stdin": subprocess.DEVNULL, **more}))
+        with STARTING:
+            return track(subprocess.Popen(self.argv(*args), **{"stdin": subprocess.DEVNULL, **more}))
 
     def __call__(
         self, *args: Any, stdin: str | bytes | None = None, timeout_s: float = TIMEOUT_S, **more: Any
@@ -87,7 +89,7 @@ class Runtime:
                 more["stdin"] = given
             call = self.popen(*args, stdout=out, stderr=err, **more)
             code = finish(call, timeout_s)
-            return Result(code, _text(out), _text(err))
+            return Result(code, text_of(out), text_of(err))
 
     def run(self, bundle: Bundle, *flags: Any, **more: Any) -> Result:
         """`run` in the foreground with a new id."""
@@ -128,7 +130,7 @@ class Runtime:
                 out = call.stdout
                 assert out is not None
                 line = out.readline().decode()
-                assert line == ready, (line, _text(err))
+                assert line == ready, (line, text_of(err))
                 yield Foreground(name, call, out)
             finally:
                 deleted = self("delete", "--force", name)
@@ -156,12 +158,13 @@ def children() -> list[int]:
     """Children of this process, adopted ones included."""
     found: list[int] = []
     for path in Path("/proc/self/task").glob("*/children"):
-        with contextlib.suppress(FileNotFoundError):  # a thread that has ended
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended
             found += map(int, path.read_text().split())
     return found
 
 
 CALLS: dict[int, subprocess.Popen[bytes]] = {}  # children that have somebody to wait for them
+STARTING = threading.Lock()  # a child of another thread's that is not among them yet is not taken for an adopted one
 
 
 def track(call: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
@@ -178,10 +181,11 @@ def reap() -> None:
     for pid, call in list(CALLS.items()):
         if call.returncode is not None:
             CALLS.pop(pid, None)
-    for pid in children():
-        if pid not in CALLS and _state(pid) == "Z":
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
+    with STARTING:
+        for pid in children():
+            if pid not in CALLS and _state(pid) == "Z":
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
 
 
 def _state(pid: int) -> str:
@@ -193,6 +197,7 @@ def _state(pid: int) -> str:
 
 def finish(call: subprocess.Popen[bytes], timeout_s: float = TIMEOUT_S) -> int:
     """The exit code as a shell has it (128 + n for signal n)."""
+    track(call)
     end = time.monotonic() + timeout_s
     while True:
         try:
@@ -207,7 +212,7 @@ def finish(call: subprocess.Popen[bytes], timeout_s: float = TIMEOUT_S) -> int:
             raise AssertionError(f"no end within {timeout_s} s: {call.args}")
 
 
-def _text(file: IO[bytes]) -> str:
+def text_of(file: IO[bytes]) -> str:
     """All of it; read by offset, since a container that still writes shares the file's position."""
     return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode("utf-8", "replace")
 
@@ -261,11 +266,11 @@ class Container:
 
     def output(self) -> str:
         """What init has written to its stdout so far."""
-        return _text(self.out)
+        return text_of(self.out)
 
     def errors(self) -> str:
         """What create and init have written to stderr so far."""
-        return _text(self.err)
+        return text_of(self.err)
 
     def wait_status(self, status: str) -> None:
         """Until the status is that one."""
@@ -280,7 +285,7 @@ class Container:
         """SIGKILL to init, and until it is dead."""
         with open_pid(self.pid) as pidfd:
             self.ok("kill", "KILL")
-            assert select.select([pidfd], [], [], 10)[0], "init did not die"
+            assert select.select([pidfd], [], [], WAIT_S)[0], "init did not die"
 
 
 @contextlib.contextmanager

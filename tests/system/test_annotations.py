@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.system.runtime import WAIT_S
 from tests.system.test_console import listening, received
 from tests.system.test_seccomp import NOTIFY, TRY, Answerer, profile
 
@@ -45,13 +46,13 @@ def test_the_receiver_of_a_listener(runtime: Runtime, make_bundle: MakeBundle, t
         assert runtime.look(make_bundle(TRY, changes)) == "Invalid cross-device link"
     finally:
         agent.close()
-        agent.join(12)
+        agent.join(WAIT_S)
 
 
 @pytest.mark.parametrize("more", [{}, profile("SCMP_ACT_KILL")], ids=["alone", "in place of a profile"])
 def test_a_filter_as_it_is(runtime: Runtime, make_bundle: MakeBundle, more: dict[str, Any]) -> None:
     changes = {**more, **annotated(seccomp_bpf_data=base64.b64encode(RAW).decode())}
-    with runtime.container(make_bundle(f"{TRY}; sleep 60", changes)) as container:
+    with runtime.container(make_bundle(f"{TRY}; sleep 600", changes)) as container:
         assert container.wait_output("\n") == "No space left on device\n"
         assert container.look(TRY) == "No space left on device"  # an exec has it too
 
@@ -76,7 +77,7 @@ def test_names_that_are_not_known(runtime: Runtime, make_bundle: MakeBundle, val
 
 
 def test_the_receiver_of_a_pidfd(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> None:
-    bundle = make_bundle("sleep 60", annotated(pidfd_receiver=str(tmp_path / "sock")))
+    bundle = make_bundle("sleep 600", annotated(pidfd_receiver=str(tmp_path / "sock")))
     with listening(tmp_path / "sock") as server, runtime.container(bundle) as container:
         data, pidfd = received(server)
         assert data == b"standard"

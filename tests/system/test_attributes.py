@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.system.runtime import finish, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +61,7 @@ def test_exec_has_its_own(runtime: Runtime, make_bundle: MakeBundle, tmp_path: P
     wanted = tmp_path / "process.json"
     wanted.write_text('{"cwd": "/", "args": ["sh", "-c", "cut -d\' \' -f41 /proc/self/stat; ionice -p $$ | cut -d: -f1"],'
                       ' "env": ["PATH=/bin"], "scheduler": {"policy": "SCHED_IDLE"}}')
-    with runtime.container(make_bundle("sleep 60").change(changes)) as container:
+    with runtime.container(make_bundle("sleep 600").change(changes)) as container:
         result = runtime("exec", "--process", wanted, container.id)
     assert (result.code, result.out) == (0, "5\nidle\n"), result
 
@@ -76,7 +77,7 @@ def test_affinity_of_an_exec(runtime: Runtime, make_bundle: MakeBundle, affinity
     if (os.cpu_count() or 1) < 2:
         pytest.skip("one CPU")
     look = "grep Cpus_allowed_list /proc/self/status | cut -f2"
-    bundle = make_bundle(f"{look}; sleep 60").change({"process.execCPUAffinity": affinity})
+    bundle = make_bundle(f"{look}; sleep 600").change({"process.execCPUAffinity": affinity})
     here = Path("/proc/self/status").read_text().partition("Cpus_allowed_list:\t")[2].split("\n")[0]
     with runtime.container(bundle) as container:
         result = runtime("exec", container.id, "sh", "-c", look)
@@ -124,14 +125,14 @@ def test_an_interrupted_create_ends_its_hook(runtime: Runtime, make_bundle: Make
     program = str(busybox.rootfs / "bin/busybox")
     busybox.change({"hooks": {hook: [{"path": program, "args": ["sh", "-c", script]}]}})
     call = runtime.popen("create", "-b", busybox.path, runtime.new_id())
-    wait_for(lambda: mark.exists() and len(mark.read_text().split()) == 2)
+    wait_until(lambda: mark.exists() and len(mark.read_text().split()) == 2, "the hook")
     pids = [int(word) for word in mark.read_text().split()]
     call.terminate()
-    assert call.wait(10) != 0
+    assert finish(call) != 0
     if hook == "createContainer":  # ids of the container's pid namespace: gone with it
         return
-    wait_for(lambda: not Path(f"/proc/{pids[0]}").exists())  # reaped by its runner
-    wait_for(lambda: not lives(pids[1]))  # an orphan, whose end is whoever's that adopts it
+    wait_until(lambda: not Path(f"/proc/{pids[0]}").exists(), "its runner reaps it")
+    wait_until(lambda: not lives(pids[1]), "its child ends")  # an orphan, whose end is whoever's that adopts it
 
 
 def lives(pid: int) -> bool:
@@ -140,14 +141,6 @@ def lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except OSError:
         return False
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Until it holds; fails after 10 s."""
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_features_announce_them(runtime: Runtime) -> None:

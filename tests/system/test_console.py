@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.system.bundle import Bundle, namespaces
-from tests.system.runtime import finish, track, wait_until
+from tests.system.runtime import WAIT_S, finish, track, wait_until
 from tests.system.test_namespaces import USER, owned
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Session:
         """Keys."""
         os.write(self.master, text.encode())
 
-    def expect(self, text: str, timeout_s: float = 10) -> str:
+    def expect(self, text: str, timeout_s: float = WAIT_S) -> str:
         """Read until the screen shows `text`; everything since the last time."""
         end = time.monotonic() + timeout_s
         while text not in self.text:
@@ -86,7 +86,7 @@ class Session:
 
     def end(self) -> int:
         """The code of the call."""
-        end = time.monotonic() + 15
+        end = time.monotonic() + WAIT_S
         while self.call.poll() is None and time.monotonic() < end:
             self.drain()
             time.sleep(0.01)
@@ -122,9 +122,8 @@ def test_usable_shell(runtime: Runtime, make_bundle: MakeBundle) -> None:
         assert "\r\n42\r\n" in user.ask("echo $((6*7))")
         assert "/dev/" in user.ask("tty")
         assert "33 101" in user.ask("stty size")
-        user.send("sleep 100\n")
-        user.expect("sleep 100")
-        time.sleep(0.3)
+        user.send("sh -c 'echo beg''un; exec sleep 100'\n")
+        user.expect("begun\r\n")  # by the process that Ctrl-C is meant for
         user.send("\x03")
         user.expect("prompt> ")
         assert "Running" in user.ask("sleep 100 & jobs")
@@ -189,7 +188,7 @@ def test_eight_megabytes_through_the_pty(runtime: Runtime, make_bundle: MakeBund
     """No loss (R11); the line ends become \\r\\n by the user's own terminal settings alone."""
     bundle = make_bundle("stty -onlcr; head -c 8388608 /dev/zero | tr '\\0' x; echo END", TERMINAL)
     with session(runtime.argv("run", "-b", bundle.path, runtime.new_id())) as user:
-        end, size = time.monotonic() + 40, 0
+        end, size = time.monotonic() + 4 * WAIT_S, 0
         tail = b""
         while b"END" not in tail and time.monotonic() < end:
             if select.select([user.master], [], [], 1)[0]:
@@ -202,7 +201,7 @@ def test_eight_megabytes_through_the_pty(runtime: Runtime, make_bundle: MakeBund
 
 def test_exec_tty(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """exec -t: a shell of its own in a running container, /dev/console left alone."""
-    with runtime.container(make_bundle("sleep 60")) as container:
+    with runtime.container(make_bundle("sleep 600")) as container:
         argv = runtime.argv("exec", "-t", "-e", "PS1=prompt> ", container.id, "sh", "-i")
         with session(argv, rows=11, columns=22) as user:
             user.expect("prompt> ")
@@ -221,7 +220,7 @@ def listening(path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         server.bind(str(path))
         server.listen()
-        server.settimeout(10)
+        server.settimeout(WAIT_S)
         yield server
 
 
@@ -238,7 +237,7 @@ def received(server: socket.socket) -> tuple[bytes, int]:
 def test_console_socket(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path, changes: dict[str, Any]) -> None:
     """The master has arrived before create returns, its payload names it, its size is the config's."""
     bundle = make_bundle(
-        "stty size; read line; echo got $line; sleep 60",
+        "stty size; read line; echo got $line; sleep 600",
         {**TERMINAL, **changes, "process.consoleSize": {"height": 12, "width": 34}},
     )
     if changes:
@@ -263,8 +262,8 @@ def test_console_socket(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Pat
 
 def test_console_socket_of_exec(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> None:
     """exec -t -d with a socket."""
-    with runtime.container(make_bundle("sleep 60")) as container, listening(tmp_path / "sock") as server:
-        result = container.exec("sh", "-c", "tty; sleep 0.2", flags=("-t", "-d", "--console-socket", tmp_path / "sock"))
+    with runtime.container(make_bundle("sleep 600")) as container, listening(tmp_path / "sock") as server:
+        result = container.exec("sh", "-c", "tty; sleep 600", flags=("-t", "-d", "--console-socket", tmp_path / "sock"))
         assert result.code == 0, result
         data, master = received(server)
         with open(master, "rb", buffering=0) as terminal:
@@ -334,7 +333,7 @@ def test_pidfd_socket(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path,
             os.close(pidfd)
             assert data == payload
             return
-        with runtime.container(make_bundle("sleep 60"), *(flags if verb == "create" else ())) as container:
+        with runtime.container(make_bundle("sleep 600"), *(flags if verb == "create" else ())) as container:
             if verb == "exec":
                 assert container.exec("sleep", "0.3", flags=(*flags, "--pid-file", tmp_path / "pid")).code == 0
             data, pidfd = received(server)

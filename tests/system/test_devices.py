@@ -225,7 +225,7 @@ def test_rules(
         .replace("kmsg ||", "kmsg) 2>/dev/null ||")
     )
     assert runtime.look(make_bundle(script, changes)) == expected
-    with runtime.container(make_bundle("sleep 60", changes)) as container:
+    with runtime.container(make_bundle("sleep 600", changes)) as container:
         assert container.look(script) == expected
 
 

@@ -6,13 +6,12 @@ import json
 import os
 import subprocess
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.system.runtime import Container, finish
+from tests.system.runtime import WAIT_S, Container, finish, wait_until
 from tests.system.test_namespaces import USER, owned
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def running(runtime: Runtime, make_bundle: MakeBundle) -> Iterator[Container]:
         "process.rlimits": [{"type": "RLIMIT_CORE", "soft": 4096, "hard": 4096}],
         "process.capabilities": {"bounding": CAPS, "effective": CAPS, "permitted": CAPS},
     }
-    with runtime.container(make_bundle("echo up; exec sleep 60", changes)) as container:
+    with runtime.container(make_bundle("echo up; exec sleep 600", changes)) as container:
         container.wait_output("up")
         yield container
 
@@ -87,7 +86,7 @@ def test_exec_is_inside(running: Container) -> None:
 
 def test_exec_no_new_privs(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """--no-new-privs where the container has none."""
-    with runtime.container(make_bundle("sleep 60")) as container:
+    with runtime.container(make_bundle("sleep 600")) as container:
         assert container.look("grep NoNewPrivs /proc/self/status") == "NoNewPrivs:\t0"
         assert container.look("grep NoNewPrivs /proc/self/status", "--no-new-privs") == "NoNewPrivs:\t1"
 
@@ -110,7 +109,7 @@ def test_exec_flags_stop_at_the_id(running: Container) -> None:
 
 def test_exec_in_a_user_namespace(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """As its root, and as a user of it."""
-    with runtime.container(owned(make_bundle("sleep 60", USER))) as container:
+    with runtime.container(owned(make_bundle("sleep 600", USER))) as container:
         assert (
             container.look("id -u; readlink /proc/self/ns/user")
             == f"0\n{os.readlink(f'/proc/{container.pid}/ns/user')}"
@@ -121,7 +120,7 @@ def test_exec_in_a_user_namespace(runtime: Runtime, make_bundle: MakeBundle) -> 
 
 def test_exec_in_a_created_container(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """Works, and can precede start (contract 1.4)."""
-    with runtime.container(make_bundle("cat /tmp/first; sleep 60"), start=False) as container:
+    with runtime.container(make_bundle("cat /tmp/first; sleep 600"), start=False) as container:
         assert container.exec("sh", "-c", "echo before >/tmp/first").code == 0
         assert container.status == "created"
         container.ok("start")
@@ -245,10 +244,10 @@ def test_exec_ignore_paused(running: Container) -> None:
         target=lambda: done.append(running.exec("echo", "thawed", flags=("--ignore-paused",)).out)
     )
     thread.start()
-    time.sleep(0.3)
+    wait_until(lambda: len(json.loads(running.runtime("ps", "--format", "json", running.id).out)) > 1, "it is in the cgroup")
     assert done == []
     running.ok("resume")
-    thread.join(10)
+    thread.join(WAIT_S)
     assert done == ["thawed\n"]
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import resource
 import subprocess
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.system.bundle import Bundle, namespaces
-from tests.system.runtime import finish, reap
+from tests.system.runtime import finish, reap, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,9 +79,10 @@ def test_bad_document(runtime: Runtime, make_bundle: MakeBundle, kind: str) -> N
     """Any bytes as config.json (R1)."""
     bundle = make_bundle()
     (bundle.path / "config.json").write_bytes(DOCUMENTS[kind])
-    begun = time.monotonic()
+    begun = resource.getrusage(resource.RUSAGE_CHILDREN)
     check_refusal(runtime.run(bundle), runtime)
-    assert time.monotonic() - begun < 2
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert used.ru_utime - begun.ru_utime + used.ru_stime - begun.ru_stime < 2  # of computing: waiting is the machine's
 
 
 WRONG: list[tuple[str, Any]] = [
@@ -165,11 +167,7 @@ def test_config_that_is_no_file(runtime: Runtime, make_bundle: MakeBundle, kind:
         os.mkfifo(path)
     elif kind == "device":
         path.symlink_to("/dev/zero")
-    result = (
-        runtime.run(bundle, timeout_s=5)
-        if "unreadable" not in kind
-        else runtime("run", "-b", "/nope/at/all", runtime.new_id())
-    )
+    result = runtime.run(bundle) if "unreadable" not in kind else runtime("run", "-b", "/nope/at/all", runtime.new_id())
     check_refusal(result, runtime)
     if kind == "missing":
         assert "JSON specification file config.json not found" in result.message
@@ -279,7 +277,7 @@ def test_sigkill_at_any_instant(runtime: Runtime, make_bundle: MakeBundle, verb:
     """Then `delete --force` removes everything, each time (a seeded sample; PYRUNTIME_KILLS gives more)."""
     chance = random.Random(f"{SEED} {verb}")
     maps = {"linux.maskedPaths": ["/proc/keys"], "linux.resources": {"pids": {"limit": 100}}}
-    bundle = make_bundle("sleep 60", maps)
+    bundle = make_bundle("sleep 600", maps)
     for _ in range(KILLS):
         name, delay_s = runtime.new_id(), chance.uniform(0, 0.06)
         if verb in ("create", "run"):
@@ -316,12 +314,17 @@ def test_sigkill_and_the_id_again(runtime: Runtime, make_bundle: MakeBundle) -> 
 
 def test_sigkill_while_a_hook_runs(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """The hook is in the container's cgroup and goes with it (DESIGN, runtime 6)."""
-    hooks = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "sleep 60"]}]}
+    hooks = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "sleep 600"]}]}
     name = runtime.new_id()
     killed_at(runtime, 0.3, "create", "-b", make_bundle("true", {"hooks": hooks}).path, name)
     assert runtime("delete", "--force", name).code == 0
+    wait_until(lambda: not inside(name), "it ends, and is reaped")
+
+
+def inside(name: str) -> list[Path]:
+    """Processes in a cgroup of that name; those of ours that have ended are reaped."""
     reap()
-    assert not [path for path in Path("/proc").glob("[0-9]*/cgroup") if name in read(path)]
+    return [path.parent for path in Path("/proc").glob("[0-9]*/cgroup") if name in read(path)]
 
 
 def read(path: Path) -> str:

@@ -419,7 +419,7 @@ def test_strace_sees_what_explain_says(runtime: Runtime, make_bundle: MakeBundle
 
 def test_joined_namespaces(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> None:
     """The same with namespaces of another container."""
-    with runtime.container(make_bundle("sleep 60", {"linux.namespaces": namespaces("network")})) as other:
+    with runtime.container(make_bundle("sleep 600", {"linux.namespaces": namespaces("network")})) as other:
         paths = {
             kind: f"/proc/{other.pid}/ns/{file}" for kind, file in (("network", "net"), ("ipc", "ipc"), ("pid", "pid"))
         }

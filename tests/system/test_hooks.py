@@ -60,7 +60,7 @@ def report(bundle: Bundle, folder: Path, point: str, kind: str) -> str:
 def test_all_six(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> None:
     """State, cwd and namespaces of each point."""
     folder = tmp_path / "report"
-    bundle = make_bundle("sleep 60", {"process.cwd": "/tmp", "annotations": {"k": "v"}})
+    bundle = make_bundle("sleep 600", {"process.cwd": "/tmp", "annotations": {"k": "v"}})
     reporting(bundle, folder)
     with runtime.container(bundle) as container:
         pid, mnt = container.pid, os.readlink(f"/proc/{container.pid}/ns/mnt")
@@ -204,7 +204,7 @@ def test_bad_hook(runtime: Runtime, make_bundle: MakeBundle, point: str, bad: di
     assert (result.code, text in result.message) == (1, True), result
     assert text != BAD[1][2] or result.message.endswith("stderr: "), "the path is no output"
     assert f"error running {point} hook #0" in result.message
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < 25  # not what the hook sleeps
     assert runtime.ids() == []
 
 
@@ -225,10 +225,10 @@ def test_failing_start_container(runtime: Runtime, make_bundle: MakeBundle, bad:
 @pytest.mark.parametrize("verb", ["start", "run"])
 def test_failing_poststart(runtime: Runtime, make_bundle: MakeBundle, verb: str) -> None:
     """The container is killed, 1."""
-    bundle = make_bundle("sleep 60", {"hooks": {"poststart": [hook("exit 3")]}})
+    bundle = make_bundle("sleep 600", {"hooks": {"poststart": [hook("exit 3")]}})
     text = "error running poststart hook #0: exit status 3"
     if verb == "run":
-        result = runtime.run(bundle, timeout_s=10)
+        result = runtime.run(bundle)
         assert (result.code, text in result.message) == (1, True), result
         return
     with runtime.container(bundle, start=False) as container:
@@ -288,7 +288,7 @@ def test_hook_may_change_limits(runtime: Runtime, make_bundle: MakeBundle) -> No
     if not Path("/sys/fs/cgroup/pids/cgroup.procs").exists():
         pytest.skip("needs cgroup v1")
     bundle = make_bundle(
-        "sleep 60",
+        "sleep 600",
         {"hooks": {"createRuntime": [hook(f"echo 55 >{PIDS_MAX}")]}, "linux.resources": {"pids": {"limit": 77}}},
     )
     with runtime.container(bundle) as container:
@@ -339,4 +339,4 @@ def test_create_container_sees_the_old_root(runtime: Runtime, make_bundle: MakeB
     bundle.config["hooks"]["createContainer"][0]["args"][2] = f"mount --bind {tmp_path}/extra {bundle.rootfs}/mnt"
     bundle.save()
     assert runtime.look(bundle) == "from a hook\n1"
-    assert "extra" not in Path("/proc/self/mountinfo").read_text()
+    assert f"{tmp_path}/extra" not in Path("/proc/self/mountinfo").read_text()

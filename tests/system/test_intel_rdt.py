@@ -47,7 +47,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def test_the_container_is_in_the_group(own_host: None, make_bundle: MakeBundle, resctrl: Path, tmp_path: Path) -> None:
-    bundle = make_bundle("sleep 60", {"linux.intelRdt": {"closID": "gold", "l3CacheSchema": "L3:0=ff", "schemata": ["MB:0=50"]}})
+    bundle = make_bundle("sleep 600", {"linux.intelRdt": {"closID": "gold", "l3CacheSchema": "L3:0=ff", "schemata": ["MB:0=50"]}})
     pidfd = create(settings(tmp_path), "rdt", str(bundle.path))
     try:
         with store.lookup(str(tmp_path / "root"), "rdt") as entry:

@@ -47,6 +47,7 @@ def test_a_whole_life(runtime: Runtime, make_bundle: MakeBundle) -> None:
         for verb, status in (("start", "running"), ("pause", "paused"), ("resume", "running")):
             assert container.ok(verb) == ""
             assert (container.status, container.pid) == (status, pid)
+        container.wait_output("ran\n")
         assert not (runtime.root / container.id / "exec.fifo").exists()
         assert container.ok("kill", "KILL") == ""
         container.wait_status("stopped")
@@ -73,7 +74,7 @@ def test_state_document(running: Container) -> None:
 
 def test_no_annotations_no_key(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """Omitted when empty."""
-    with runtime.container(make_bundle("sleep 60"), start=False) as container:
+    with runtime.container(make_bundle("sleep 600"), start=False) as container:
         assert "annotations" not in container.state()
 
 
@@ -106,7 +107,7 @@ def test_state_directory(running: Container) -> None:
 
 def test_state_is_private_whatever_the_umask(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """S39: no state file writable by others, container umask 0022 unless set."""
-    with runtime.container(make_bundle("umask; sleep 60"), umask=0) as container:
+    with runtime.container(make_bundle("umask; sleep 600"), umask=0) as container:
         container.wait_output("0022")
         for path in [runtime.root, *runtime.root.rglob("*")]:
             assert path.name.startswith("exec.") or not path.stat().st_mode & 0o022, path
@@ -282,7 +283,7 @@ def test_kill_without_pid_namespace_kills_all(runtime: Runtime, make_bundle: Mak
     """SIGKILL to a container that shares its pid namespace ends the whole cgroup."""
     shared = [entry for entry in namespaces() if entry["type"] != "pid"]
     with runtime.container(
-        make_bundle("sleep 60 & echo ready; exec sleep 1000", {"linux.namespaces": shared})
+        make_bundle("sleep 600 & echo ready; exec sleep 1000", {"linux.namespaces": shared})
     ) as container:
         container.wait_output("ready")
         container.ok("kill", "KILL")
@@ -300,7 +301,7 @@ def test_delete_force_is_idempotent(running: Container) -> None:
 def test_delete_force_without_leaving_children(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """Children that ignore signals go too, paused ones as well."""
     shared = [entry for entry in namespaces() if entry["type"] != "pid"]
-    script = "trap '' TERM HUP; sh -c \"trap '' TERM; sleep 60\" & echo ready; sleep 60"
+    script = "trap '' TERM HUP; sh -c \"trap '' TERM; sleep 600\" & echo ready; sleep 600"
     with runtime.container(make_bundle(script, {"linux.namespaces": shared})) as container:
         container.wait_output("ready")
         container.ok("pause")
@@ -310,7 +311,7 @@ def test_delete_force_without_leaving_children(runtime: Runtime, make_bundle: Ma
 
 def test_ids_by_regex(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """kill --regex and delete --regex (crun's flags, contract 1.4)."""
-    with runtime.container(make_bundle("sleep 60")) as one, runtime.container(make_bundle("sleep 60")) as two:
+    with runtime.container(make_bundle("sleep 600")) as one, runtime.container(make_bundle("sleep 600")) as two:
         pattern = re.escape(one.id[: one.id.rindex("-")]) + "-[0-9]+"
         assert runtime("kill", "--regex", pattern, "KILL").code == 0
         for container in (one, two):
@@ -339,7 +340,7 @@ def test_id_of_a_bare_directory(runtime: Runtime, make_bundle: MakeBundle) -> No
 
 def test_same_id_at_once(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """Of eight creates exactly one wins; the losers touch nothing (R5)."""
-    bundle = make_bundle("sleep 60")
+    bundle = make_bundle("sleep 600")
     with runtime.container(bundle, start=False) as container:
         container.ok("delete")
         calls = [runtime.popen("create", "-b", bundle.path, container.id, stderr=-3, stdout=-3) for _ in range(8)]
@@ -375,7 +376,7 @@ def test_damaged_state(running: Container, make_bundle: MakeBundle, kind: str) -
     runtime = running.runtime
     path = runtime.root / running.id / "state.json"
     pid = running.pid
-    with runtime.container(make_bundle("sleep 60")) as other:
+    with runtime.container(make_bundle("sleep 600")) as other:
         if kind == "missing":
             path.unlink()
         else:

@@ -46,7 +46,7 @@ def points(container: Any) -> list[str]:
 def test_added_and_removed(runtime: Runtime, make_bundle: MakeBundle, source: Path, tmp_path: Path) -> None:
     mounts = file(tmp_path, bind(source, "/mnt/data", "ro"), {"destination": "/mnt/tmp", "type": "tmpfs", "options": ["size=64k"]})
     host = Path("/proc/self/mountinfo").read_text()
-    with runtime.container(make_bundle("sleep 60")) as container:
+    with runtime.container(make_bundle("sleep 600")) as container:
         before = points(container)
         assert runtime("mounts", "add", container.id, mounts).code == 0
         assert points(container) == [*before, "/mnt/data", "/mnt/tmp"]
@@ -61,7 +61,7 @@ def test_added_and_removed(runtime: Runtime, make_bundle: MakeBundle, source: Pa
 
 
 def test_in_a_user_namespace(runtime: Runtime, make_bundle: MakeBundle, source: Path, tmp_path: Path) -> None:
-    bundle = owned(make_bundle("sleep 60", USER))
+    bundle = owned(make_bundle("sleep 600", USER))
     with runtime.container(bundle) as container:
         result = runtime("mounts", "add", container.id, file(tmp_path, bind(source, "/mnt")))
         assert result.code == 0, result
@@ -85,7 +85,7 @@ def test_read_only_from_the_first_moment(
 
 
 def test_the_root_stays(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> None:
-    with runtime.container(make_bundle("sleep 60")) as container:
+    with runtime.container(make_bundle("sleep 600")) as container:
         result = runtime("mounts", "remove", container.id, file(tmp_path, {"destination": "/./", "type": "tmpfs"}))
         assert (result.code, result.field) == (1, "/mounts/0/destination"), result
         assert "  hint: " in result.err
@@ -95,14 +95,14 @@ def test_the_root_stays(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Pat
 def test_copied_symlink(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/else/where")
     mount = {"destination": "/srv/link", "source": str(tmp_path / "link"), "options": ["bind", "copy-symlink"]}
-    with runtime.container(make_bundle("sleep 60")) as container:
+    with runtime.container(make_bundle("sleep 600")) as container:
         assert runtime("mounts", "add", container.id, file(tmp_path, mount)).code == 0
         assert container.look("readlink /srv/link") == "/else/where"
 
 
 def test_all_or_none(runtime: Runtime, make_bundle: MakeBundle, source: Path, tmp_path: Path) -> None:
     mounts = file(tmp_path, bind(source, "/mnt"), bind(tmp_path / "missing", "/srv"))
-    with runtime.container(make_bundle("sleep 60")) as container:
+    with runtime.container(make_bundle("sleep 600")) as container:
         before = points(container)
         result = runtime("mounts", "add", container.id, mounts)
         assert (result.code, result.field) == (1, "/mounts/1"), result
@@ -113,7 +113,7 @@ def test_a_link_of_the_image_leads_nowhere_else(
     runtime: Runtime, make_bundle: MakeBundle, source: Path, tmp_path: Path
 ) -> None:
     """The target is resolved below the container's root (S1)."""
-    with runtime.container(make_bundle("ln -s ../../../../etc /escape; echo ready; sleep 60")) as container:
+    with runtime.container(make_bundle("ln -s ../../../../etc /escape; echo ready; sleep 600")) as container:
         container.wait_output("ready")
         result = runtime("mounts", "add", container.id, file(tmp_path, bind(source, "/escape/inner")))
         assert result.code == 0, result
@@ -136,7 +136,7 @@ def test_refused(
 ) -> None:
     path = tmp_path / "mounts.json"
     path.write_text(text)
-    with runtime.container(make_bundle("sleep 60")) as container:
+    with runtime.container(make_bundle("sleep 600")) as container:
         before = points(container)
         result = runtime("mounts", "add", container.id, path)
         assert (result.code, result.field) == (1, field), result
@@ -145,14 +145,14 @@ def test_refused(
 
 
 def test_remove_what_is_not_mounted(runtime: Runtime, make_bundle: MakeBundle, source: Path, tmp_path: Path) -> None:
-    with runtime.container(make_bundle("mkdir -p /mnt; sleep 60")) as container:
+    with runtime.container(make_bundle("mkdir -p /mnt; sleep 600")) as container:
         result = runtime("mounts", "remove", container.id, file(tmp_path, bind(source, "/mnt")))
         assert (result.code, result.field) == (1, "/mounts/0"), result
 
 
 def test_only_while_it_runs(runtime: Runtime, make_bundle: MakeBundle, source: Path, tmp_path: Path) -> None:
     mounts = file(tmp_path, bind(source, "/mnt"))
-    with runtime.container(make_bundle("sleep 60"), start=False) as container:
+    with runtime.container(make_bundle("sleep 600"), start=False) as container:
         result = runtime("mounts", "add", container.id, mounts)
         assert (result.code, "container not running" in result.message) == (1, True), result
     assert "does not exist" in runtime("mounts", "add", "no-such-id", mounts).message

@@ -237,7 +237,7 @@ def test_propagation(
 @pytest.mark.parametrize("words", [(), ("rprivate",), ("rslave",), ("rshared",), ("shared",), ("unbindable",)], ids=str)
 def test_mounts_stay_inside(runtime: Runtime, make_bundle: MakeBundle, volume: Path, words: tuple[str, ...]) -> None:
     """A mount made below a bind never appears on the host, whatever the bind's propagation (S25)."""
-    bundle = make_bundle("mount -t tmpfs leaked /mnt/below && mount -t tmpfs leaked /mnt && echo done; sleep 60")
+    bundle = make_bundle("mount -t tmpfs leaked /mnt/below && mount -t tmpfs leaked /mnt && echo done; sleep 600")
     bundle.add_mounts(bind(volume, "rbind", *words))
     with runtime.container(bundle) as container:
         container.wait_output("done")
@@ -250,7 +250,7 @@ def test_host_mounts_arrive(
 ) -> None:
     """A slave sees what the host mounts later; a private bind does not."""
     (volume / "later").mkdir()
-    with runtime.container(make_bundle("sleep 60").add_mounts(bind(volume, "rbind", *words))) as container:
+    with runtime.container(make_bundle("sleep 600").add_mounts(bind(volume, "rbind", *words))) as container:
         subprocess.run(["mount", "-t", "tmpfs", "arrived", volume / "later"], check=True)
         assert ("arrived" in container.look("cat /proc/self/mountinfo")) == seen
 
@@ -288,7 +288,7 @@ def test_rootfs_propagation(runtime: Runtime, make_bundle: MakeBundle, value: st
 def test_rootfs_propagation_shared_carries_out(runtime: Runtime, make_bundle: MakeBundle, volume: Path) -> None:
     """rshared root and an rshared bind: what the container mounts there appears on the host, as asked for."""
     bundle = make_bundle(
-        "mount -t tmpfs carried /mnt/below && echo done; sleep 60", {"linux.rootfsPropagation": "rshared"}
+        "mount -t tmpfs carried /mnt/below && echo done; sleep 600", {"linux.rootfsPropagation": "rshared"}
     )
     with runtime.container(bundle.add_mounts(bind(volume, "rbind", "rshared"))) as container:
         container.wait_output("done")

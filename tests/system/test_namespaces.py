@@ -82,7 +82,7 @@ def test_inherited(runtime: Runtime, make_bundle: MakeBundle, kind: str) -> None
 @pytest.mark.parametrize("kind", [kind for kind in FILES if kind != "mount"])
 def test_joined(runtime: Runtime, make_bundle: MakeBundle, kind: str) -> None:
     """By path: that of a running container."""
-    first = make_bundle("sleep 60", {**USER, "linux.namespaces": namespaces("user", "network", "cgroup", "time")})
+    first = make_bundle("sleep 600", {**USER, "linux.namespaces": namespaces("user", "network", "cgroup", "time")})
     with runtime.container(owned(first)) as container:
         path = f"/proc/{container.pid}/ns/{FILES[kind]}"
         paths = {kind: path}
@@ -96,7 +96,9 @@ def test_joined_mount_namespace(runtime: Runtime, make_bundle: MakeBundle) -> No
     """The rootfs is looked up there; what the container mounts stays in that namespace."""
     holder = subprocess.Popen(["unshare", "-m", "sleep", "60"])
     try:
-        wait_until(lambda: inode(holder.pid, "mount") != inode("self", "mount"), "the namespace")
+        # unshare makes the mounts private after it has made the namespace, and then runs the program
+        wait_until(lambda: Path(f"/proc/{holder.pid}/cmdline").read_bytes().startswith(b"sleep\0"), "the namespace")
+        assert inode(holder.pid, "mount") != inode("self", "mount")
         bundle = make_bundle(
             "readlink /proc/self/ns/mnt; ls /", {"linux.namespaces": namespaces(mount=f"/proc/{holder.pid}/ns/mnt")}
         )
@@ -110,9 +112,9 @@ def test_joined_mount_namespace(runtime: Runtime, make_bundle: MakeBundle) -> No
 
 def test_joined_pid_namespace(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """init is a child there, and SIGKILL ends it without the other container."""
-    with runtime.container(make_bundle("sleep 60")) as one:
+    with runtime.container(make_bundle("sleep 600")) as one:
         changes = {"linux.namespaces": namespaces(pid=f"/proc/{one.pid}/ns/pid")}
-        with runtime.container(make_bundle("echo $$; sleep 60 & wait", changes)) as two:
+        with runtime.container(make_bundle("echo $$; sleep 600 & wait", changes)) as two:
             two.wait_output("\n")
             assert int(two.output()) > 1
             assert "sleep" in one.look("ps -o args")
@@ -253,7 +255,7 @@ def test_user_namespace(
 
 def test_user_namespace_from_outside(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """Ids on the host are the mapped ones, exec's too."""
-    with runtime.container(owned(make_bundle("sleep 60", USER))) as container:
+    with runtime.container(owned(make_bundle("sleep 600", USER))) as container:
         status = Path(f"/proc/{container.pid}/status").read_text()
         assert "Uid:\t100000\t100000\t100000\t100000" in status
         assert "Gid:\t200000\t200000\t200000\t200000" in status
@@ -367,7 +369,7 @@ def test_refused(
     if "FIFO" in str(changes):
         os.mkfifo(tmp_path / "fifo")
         bundle.change({"linux.namespaces": namespaces(network=str(tmp_path / "fifo"))})
-    result = runtime.run(owned(bundle), timeout_s=5)
+    result = runtime.run(owned(bundle))
     assert result.code == 1, result
     assert text in result.message
     assert result.field.startswith(field), result

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.system
 
 NO_PID_NS = {"linux.namespaces": [entry for entry in namespaces() if entry["type"] != "pid"]}
-SLEEP = "echo ready; exec sleep 60"
+SLEEP = "echo ready; exec sleep 600"
 MEGABYTES = 8 << 20
 
 
@@ -135,7 +135,7 @@ def test_closed_stdio(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """A caller without descriptors 0-2 still gets a container with its own three, and none of ours (S13)."""
     bundle = make_bundle("ls /proc/self/fd >/fds; exit 3")
     argv = runtime.argv("run", "-b", bundle.path, runtime.new_id())
-    done = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *argv], check=False, timeout=20)
+    done = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *argv], check=False, timeout=60)
     assert done.returncode == 3
     assert set((bundle.rootfs / "fds").read_text().split()) <= {"0", "1", "2", "3"}  # 3 is ls's own
 
@@ -145,7 +145,7 @@ def test_detach(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> No
     name = runtime.new_id()
     out = tmp_path / "out"
     with out.open("wb") as file:
-        call = runtime.popen("run", "-d", "-b", make_bundle("echo up; exec sleep 60").path, name, stdout=file)
+        call = runtime.popen("run", "-d", "-b", make_bundle("echo up; exec sleep 600").path, name, stdout=file)
     try:
         assert finish(call) == 0
         assert '"status": "running"' in runtime("state", name).out
@@ -167,7 +167,7 @@ def test_keep(runtime: Runtime, make_bundle: MakeBundle) -> None:
 @pytest.mark.parametrize("verb", ["run", "create"])
 def test_pid_file(runtime: Runtime, make_bundle: MakeBundle, verb: str) -> None:
     """Decimal, no line end, made absolute before anything changes folder (contract 1.4)."""
-    bundle = make_bundle("exec sleep 60")
+    bundle = make_bundle("exec sleep 600")
     name = runtime.new_id()
     detach = ["-d"] if verb == "run" else []
     (bundle.path / "sub").mkdir()
@@ -190,7 +190,7 @@ def test_no_pid_file_after_failure(runtime: Runtime, make_bundle: MakeBundle, tm
 
 def test_pid_file_in_missing_folder(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> None:
     """A pid file that cannot be written fails the create, which leaves nothing (R2)."""
-    result = runtime("create", "-b", make_bundle("sleep 60").path, "--pid-file", tmp_path / "no/pid", runtime.new_id())
+    result = runtime("create", "-b", make_bundle("sleep 600").path, "--pid-file", tmp_path / "no/pid", runtime.new_id())
     assert result.code == 1
     assert "no such file or directory" in result.message
     assert runtime.ids() == []
@@ -337,12 +337,12 @@ def test_no_subreaper(runtime: Runtime, make_bundle: MakeBundle) -> None:
 
 def test_orphans_end_with_init(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """A background process of the container does not outlive it nor delay `run`."""
-    assert runtime.run(make_bundle("sleep 60 & exit 2"), timeout_s=10).code == 2
+    assert runtime.run(make_bundle("sleep 600 & exit 2")).code == 2
 
 
 def test_orphans_end_without_pid_namespace(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """The same where the kernel does not do it: by the cgroup (contract 3.3, delete)."""
-    assert runtime.run(make_bundle("sleep 60 & exit 2", NO_PID_NS), timeout_s=10).code == 2
+    assert runtime.run(make_bundle("sleep 600 & exit 2", NO_PID_NS)).code == 2
 
 
 def test_caller_death_leaves_container_alone(runtime: Runtime, make_bundle: MakeBundle) -> None:
@@ -360,7 +360,7 @@ def test_fifty_at_once(runtime: Runtime, make_bundle: MakeBundle) -> None:
     wrong: dict[int, Result] = {}
 
     def one(number: int) -> None:
-        result = runtime("run", f"{bundles[number].path}/")
+        result = runtime("run", f"{bundles[number].path}/", timeout_s=240)
         if result != (number, "", ""):
             wrong[number] = result
 

@@ -172,15 +172,15 @@ def test_passwd_that_blocks(runtime: Runtime, make_bundle: MakeBundle) -> None:
         bundle = make_bundle("echo $HOME", {"process.user.uid": 1000})
         (bundle.rootfs / "etc/passwd").unlink()
         make(bundle.rootfs / "etc/passwd")
-        assert runtime.look(bundle, timeout_s=5) == "/"
+        assert runtime.look(bundle) == "/"
 
 
 def test_passwd_without_end(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """S27: a huge file is bounded."""
     bundle = make_bundle("echo $HOME", {"process.user.uid": 1000})
     with (bundle.rootfs / "etc/passwd").open("wb") as file:
-        file.truncate(1 << 33)
-    assert runtime.look(bundle, timeout_s=5) == "/"
+        file.truncate(1 << 42)
+    assert runtime.look(bundle) == "/"
 
 
 @pytest.mark.parametrize("home", ["relative", "/a\nB=1", "", "/" + "x" * 5000])
@@ -225,14 +225,14 @@ def test_created_init_holds_nothing_of_the_host(runtime: Runtime, make_bundle: M
 
 def test_running_program_has_no_memfd(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """R12, S13: three descriptors after execve, in init and in exec."""
-    with runtime.container(make_bundle("sleep 60")) as container:
+    with runtime.container(make_bundle("sleep 600")) as container:
         wait_until(lambda: len(os.listdir(f"/proc/{container.pid}/fd")) == 3, "three descriptors")
         assert container.exec("ls", "/proc/self/fd").out.split() == ["0", "1", "2", "3"]
 
 
 def test_created_init_cannot_be_peeked_at(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """S12: when a namespace is joined, init is not dumpable until execve; a root of the container cannot read it."""
-    with runtime.container(make_bundle("sleep 60")) as first:
+    with runtime.container(make_bundle("sleep 600")) as first:
         changes = {"linux.namespaces": namespaces(pid=f"/proc/{first.pid}/ns/pid")}
         with runtime.container(make_bundle("true", changes), start=False) as second:
             inner = Path(f"/proc/{second.pid}/status").read_text().split("NSpid:")[1].split("\n")[0].split()[-1]
@@ -252,6 +252,7 @@ def test_exec_cannot_be_caught_on_its_way(runtime: Runtime, make_bundle: MakeBun
         "2>/dev/null >>/seen; done; done"
     )
     with runtime.container(make_bundle(watch)) as container:
+        assert container.exec("sh", "-c", "until [ -s /seen ]; do sleep 0.05; done").code == 0  # it looks
         for _ in range(20):
             assert container.exec("true").code == 0
         seen = (container.bundle.rootfs / "seen").read_text()
@@ -289,7 +290,7 @@ def test_python_of_the_caller_is_isolated(runtime: Runtime, make_bundle: MakeBun
 def test_masks(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """Files read as empty, folders are empty and read-only, missing ones are skipped; exec sees the same."""
     changes = {"linux.maskedPaths": ["/etc/passwd", "/secret", "/secret", "/not/there", "/etc/passwd/x", "/link"]}
-    bundle = make_bundle("sleep 60", changes)
+    bundle = make_bundle("sleep 600", changes)
     bundle.file("secret/inside", "x")
     bundle.file("behind", "x")
     os.symlink("behind", bundle.rootfs / "link")
@@ -339,7 +340,7 @@ def test_readonly_paths(runtime: Runtime, make_bundle: MakeBundle) -> None:
 )
 def test_user_of_exec(runtime: Runtime, make_bundle: MakeBundle, user: str) -> None:
     """Anything but complete decimal numbers is an error, never root."""
-    with runtime.container(make_bundle("sleep 60")) as container:
+    with runtime.container(make_bundle("sleep 600")) as container:
         result = container.exec("id", flags=(f"--user={user}",))
         assert (result.code, result.out) == (255, ""), result
 
@@ -364,19 +365,19 @@ def test_mount_race(runtime: Runtime, make_bundle: MakeBundle, outside: Path, tm
     try:
         end, codes = time.monotonic() + RACE_S, set()
         while time.monotonic() < end:
-            codes.add(runtime.run(bundle, timeout_s=10).code)
+            codes.add(runtime.run(bundle).code)
         assert codes <= {0, 1}
     finally:
         stop.set()
         swap.kill()
         swap.wait()
-    assert "race" not in Path("/proc/self/mountinfo").read_text()
+    assert " - tmpfs race " not in Path("/proc/self/mountinfo").read_text()
 
 
 # --- limits (R10) ---------------------------------------------------------------------------------------------------
 def test_fork_bomb(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """Stays under pids.limit, is gone within 10 s of delete --force."""
-    bomb = "echo up; f() { f & f; }; f 2>/dev/null; sleep 60"
+    bomb = "echo up; f() { f & f; }; f 2>/dev/null; sleep 600"
     with runtime.container(make_bundle(bomb, {"linux.resources": {"pids": {"limit": 40}}})) as container:
         container.wait_output("up")
         time.sleep(0.5)
@@ -403,7 +404,7 @@ def test_shared_pid_namespace_is_cleaned(runtime: Runtime, make_bundle: MakeBund
     """R8: processes that survive init in a shared pid namespace go with delete."""
     shared = [entry for entry in namespaces() if entry["type"] != "pid"]
     with runtime.container(
-        make_bundle("sleep 60 & sleep 60 & echo up; exec sleep 60", {"linux.namespaces": shared})
+        make_bundle("sleep 600 & sleep 600 & echo up; exec sleep 600", {"linux.namespaces": shared})
     ) as container:
         container.wait_output("up")
         with open_pid(container.pid):
@@ -442,4 +443,4 @@ def test_random_link_forests(runtime: Runtime, make_bundle: MakeBundle, outside:
             *({"destination": f"/{name}", "type": "tmpfs", "source": "t"} for name in targets),
         ]
         bundle.save()
-        assert runtime.run(bundle, timeout_s=5).code in (0, 1)
+        assert runtime.run(bundle).code in (0, 1)

@@ -71,7 +71,7 @@ def test_pre_dump_leave_running_and_parent(runtime, make_bundle, tmp_path):
     before = count(bundle)
     with restored(runtime, bundle, tmp_path / "full", out):
         passes(bundle, 1)
-        wait_until(lambda: count(bundle) != before, "the restored counter writes", SLOW_S)
+        wait_until(lambda: count(bundle) not in (0, before), "the restored counter writes", SLOW_S)
 
 
 def test_a_paused_container(runtime, make_bundle, tmp_path):
@@ -87,7 +87,7 @@ def test_a_paused_container(runtime, make_bundle, tmp_path):
     before = count(bundle)
     with restored(runtime, bundle, images, out) as name:
         assert state(runtime, name)["status"] == "running"
-        wait_until(lambda: count(bundle) != before, "the restored counter writes", SLOW_S)
+        wait_until(lambda: count(bundle) not in (0, before), "the restored counter writes", SLOW_S)
 
 
 def test_foreground_restore_has_the_exit_code(runtime, make_bundle, tmp_path):

@@ -15,6 +15,7 @@ from tests.system.bundle import namespaces
 from tests.system.runtime import finish, reap, wait_until
 from tests.vm.counter import COUNTER, SLOW_S, checkpoint, count, passes, restored, started, state
 from tests.vm.drivers import Driven
+from tests.vm.test_systemd import no_scope
 
 pytestmark = pytest.mark.system
 MAPS = [{"containerID": 0, "hostID": 70000, "size": 2000}]
@@ -92,8 +93,7 @@ def test_the_systemd_driver(program, own_host, make_bundle, tmp_path, record_pro
         path = Path("/sys/fs/cgroup/pids" if V1 else "/sys/fs/cgroup") / f"system.slice/pyruntime-{name}.scope"
         assert (path / "pids.max").read_text() == "31\n"
         assert str(state(runtime, name)["pid"]) in (path / "cgroup.procs").read_text().split()
-    shown = subprocess.run(["systemctl", "list-units", "--all", "pyruntime-*"], capture_output=True, text=True, check=True)
-    assert ".scope" not in shown.stdout
+    no_scope("--all")
     assert not path.exists()
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.runtime import wait_until
+
 pytestmark = pytest.mark.system
 LIMITS = {
     "memory": {"limit": 64 << 20, "reservation": 32 << 20}, "pids": {"limit": 64},
@@ -21,6 +23,17 @@ def show(unit, *properties):
     words = ["systemctl", "show", unit, *(f"--property={name}" for name in properties)]
     text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     return dict(line.split("=", 1) for line in text.splitlines())
+
+
+def forgotten(unit):
+    """systemd forgets a unit that has ended when it has nothing else to do."""
+    wait_until(lambda: show(unit, "LoadState") == {"LoadState": "not-found"}, f"{unit} is forgotten")
+
+
+def no_scope(which):
+    """As `forgotten`, for every container's unit in that list."""
+    words = ["systemctl", "list-units", which, "pyruntime-*"]
+    wait_until(lambda: ".scope" not in subprocess.run(words, capture_output=True, text=True, check=True).stdout, f"none is {which}")
 
 
 @pytest.fixture
@@ -52,7 +65,7 @@ def test_a_scope_with_limits(systemd, make_bundle):
         container.ok("resume")
         assert container.exec("cat", "/proc/self/cgroup").code == 0
     assert not path.exists()
-    assert show("test-one.scope", "LoadState") == {"LoadState": "not-found"}
+    forgotten("test-one.scope")
 
 
 def test_delete_takes_the_driver_from_the_state(runtime, systemd, make_bundle):
@@ -64,22 +77,20 @@ def test_delete_takes_the_driver_from_the_state(runtime, systemd, make_bundle):
     assert show(unit, "ActiveState") == {"ActiveState": "active"}
     words = [word for word in systemd.argv("delete", "--force", name) if word != "--systemd-cgroup"]
     assert subprocess.run(words, check=False).returncode == 0
-    assert show(unit, "LoadState") == {"LoadState": "not-found"}
+    forgotten(unit)
 
 
 def test_run_ends_without_a_unit(systemd, make_bundle):
     result = systemd.run(make_bundle("cat /proc/self/cgroup; exit 7"))
     assert result.code == 7
-    listed = subprocess.run(["systemctl", "list-units", "--all", "pyruntime-*"], capture_output=True, text=True, check=True)
-    assert ".scope" not in listed.stdout
+    no_scope("--all")
 
 
 def test_an_oom_leaves_no_failed_unit(systemd, make_bundle):
     changes = {"linux.resources": {"memory": {"limit": 16 << 20, "swap": 16 << 20}}}
     result = systemd.run(make_bundle("dd if=/dev/zero of=/dev/null bs=64M count=1", changes))
     assert result.code != 0
-    failed = subprocess.run(["systemctl", "list-units", "--failed", "pyruntime-*"], capture_output=True, text=True, check=True)
-    assert ".scope" not in failed.stdout
+    no_scope("--failed")
 
 
 @pytest.mark.parametrize("path", ["/a/b", "a:b"])
