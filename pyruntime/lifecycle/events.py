@@ -41,9 +41,14 @@ def watch(settings: Settings, container_id: str, interval_s: float) -> Iterator[
     with OomWatch(paths) as oom:
         due = monotonic() + interval_s
         while not oom.emptied():
-            for _ in range(oom.wait(max(0.0, min(due - monotonic(), LOOK_EVERY_S)))):
-                yield {"type": "oom", "id": container_id}
+            yield from _out_of_memory(container_id, oom.wait(max(0.0, min(due - monotonic(), LOOK_EVERY_S))))
             if monotonic() >= due:
                 due += interval_s
                 if not oom.emptied():
                     yield _record(container_id, paths)
+        yield from _out_of_memory(container_id, oom.take())  # the last may have come while a record was being read
+
+
+def _out_of_memory(container_id: str, number: int) -> Iterator[dict[str, Any]]:
+    for _ in range(number):
+        yield {"type": "oom", "id": container_id}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import subprocess
+import sys
+import termios
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import pytest
 
@@ -141,6 +144,29 @@ def test_oom_event(runtime: Runtime, make_bundle: MakeBundle) -> None:
             assert next(others) == {"type": "oom", "id": container.id}
             call.terminate()
             finish(call)
+
+
+def test_an_oom_that_ends_the_container_is_told(runtime: Runtime, make_bundle: MakeBundle) -> None:
+    """R10: it comes, and all is over, while the one who reads the records does something else."""
+    script = "echo up; read x </tmp/go; exec tail -c 60000000 /dev/zero"
+    bundle = make_bundle(script, {"linux.resources": {"memory": {"limit": 8 << 20}}})
+    os.mkfifo(bundle.rootfs / "tmp/go")
+    ours, theirs = os.pipe()
+    page = fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+    with runtime.container(bundle) as container, open(ours, "rb") as out:
+        container.wait_output("up")
+        call = runtime.popen("events", "--interval", "1ms", container.id, stdout=theirs)
+        os.close(theirs)
+        wait_until(lambda: unread(out) > page - 2048, "it waits to be read")
+        (bundle.rootfs / "tmp/go").write_text("x\n")
+        container.wait_status("stopped")
+        assert "oom" in {json.loads(line)["type"] for line in out}
+        assert finish(call) == 0
+
+
+def unread(file: IO[bytes]) -> int:
+    """Bytes that lie in a pipe (FIONREAD)."""
+    return int.from_bytes(fcntl.ioctl(file, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 # --- update ---------------------------------------------------------------------------------------------------------
