@@ -141,6 +141,7 @@ def inspect(engine: Engine, name: str) -> dict[str, Any]:
         "DockerVersion": document.get("docker_version") or "", "Author": document.get("author") or "",
         "Config": {**dict.fromkeys(CONFIG), "User": "", "WorkingDir": "", **image.config.config},
         "Architecture": image.config.architecture, "Variant": image.config.variant, "Os": image.config.os,
+        **({"OsVersion": document["os.version"]} if document.get("os.version") else {}),
         "Size": image.size, "GraphDriver": {"Name": "overlay2", "Data": _folders(engine, image)},
         "RootFS": {"Type": "layers", "Layers": list(image.config.diff_ids)}, "Metadata": {"LastTagTime": tagged},
     }  # fmt: skip
@@ -170,7 +171,12 @@ def tag(engine: Engine, source: str, repository: str, label: str) -> None:
     if reference.digest:
         raise EngineError("refusing to create a tag with a digest reference", status=400)
     image = engine.store.tag(source, reference)
-    engine.events.emit("image", "tag", image.id, {"name": reference.familiar})
+    happened(engine, "tag", image, reference.familiar)
+
+
+def happened(engine: Engine, action: str, image: Image, name: str, actor: str = "") -> None:
+    """An event of an image: its labels and a name. `actor` "" is the image's ID."""
+    engine.events.emit("image", action, actor or image.id, {**image.config.labels, "name": name})
 
 
 def wanted_reference(repository: str, label: str) -> Reference:
@@ -186,28 +192,28 @@ def remove(engine: Engine, name: str, *, force: bool, prune: bool) -> list[dict[
     """DELETE /images/{name}. Raises ImageNotFound, ImageConflict."""
     image = engine.store.find(name)
     report = engine.store.remove(name, force=force, prune=prune)
-    _tell(engine, image.id, report)
+    _tell(engine, image, report)
     return [{kind: text} for kind, text in report]
 
 
-def _tell(engine: Engine, image_id: str, report: list[tuple[str, str]]) -> None:
+def _tell(engine: Engine, image: Image, report: list[tuple[str, str]]) -> None:
     """An event for each line of a removal. Layers are no images: they have none."""
     for kind, text in report:
         if kind == "Untagged":
-            engine.events.emit("image", "untag", image_id, {"name": text})
-        elif text == image_id:
-            engine.events.emit("image", "delete", image_id, {"name": image_id})
+            happened(engine, "untag", image, text)
+        elif text == image.id:
+            happened(engine, "delete", image, image.id)
 
 
 def prune(engine: Engine, filters: dict[str, list[str]]) -> dict[str, Any]:
     """POST /images/prune: images without a name, all unused ones with dangling=false."""
     check_filters(filters, PRUNE_FILTERS)
     boolean(filters, "dangling")
-    before = {image.id for image in engine.store.images()}
+    before = {image.id: image for image in engine.store.images()}
     report, freed = engine.store.prune(filters)
-    gone = [text for kind, text in report if kind == "Deleted" and text in before]
-    for image_id in gone:
-        engine.events.emit("image", "delete", image_id, {"name": image_id})
+    for kind, text in report:
+        if kind == "Deleted" and text in before:
+            happened(engine, "delete", before[text], text)
     engine.events.emit("image", "prune", "", {"reclaimed": str(freed)})
     return {"ImagesDeleted": [{kind: text} for kind, text in report] or None, "SpaceReclaimed": freed}
 

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pyruntime.engine.engine import Engine
-    from pyruntime.image.platform import Platform
     from pyruntime.image.registry.hosts import HostConfig
 
 HUB = "https://index.docker.io/v1/"
 SEARCH = "https://index.docker.io/v1/search"
 SEARCH_LIMIT, SEARCH_MAX = 25, 100
 SEARCH_BYTES = 4 << 20
+PLATFORM = ("architecture", "os", "os.version", "os.features", "variant")
 SEARCH_FILTERS = ("is-automated", "is-official", "stars")
 
 
@@ -117,24 +117,26 @@ def distribution(engine: Engine, name: str, header: str) -> dict[str, Any]:
         fetched = client.manifest(reference)
         found = parse_manifest(fetched.raw, fetched.content_type)
         if isinstance(found, Index):
-            platforms = [entry.platform for entry in found.manifests if entry.platform and not entry.is_attestation]
+            entries = json.loads(fetched.raw)["manifests"]
+            platforms = [entry["platform"] for entry, parsed in zip(entries, found.manifests)
+                         if parsed.platform and not parsed.is_attestation]  # fmt: skip
         else:
             platforms = _platform(client, reference.name, found)
     descriptor = {"mediaType": found.media_type, "digest": fetched.digest, "size": fetched.size}
     return {"Descriptor": descriptor, "Platforms": [_wire(platform) for platform in platforms]}
 
 
-def _platform(client: RegistryClient, name: str, manifest: Manifest) -> list[Platform]:
+def _platform(client: RegistryClient, name: str, manifest: Manifest) -> list[dict[str, Any]]:
     """The platform of a single image, from its config; an artifact has none."""
     if manifest.config.media_type not in CONFIG_TYPES:
         return []
     raw = client.blob_bytes(name, manifest.config.digest, manifest.config.size, what="config")
-    return [parse_config(raw).platform]
+    return [parse_config(raw).document]
 
 
-def _wire(platform: Platform) -> dict[str, str]:
-    value = {"architecture": platform.architecture, "os": platform.os}
-    return value | ({"variant": platform.variant} if platform.variant else {})
+def _wire(value: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a platform, as they are written."""
+    return {key: value[key] for key in PLATFORM if value.get(key)}
 
 
 # ---- search ---------------------------------------------------------------------------------------------------------
@@ -145,6 +147,7 @@ def search(engine: Engine, term: str, limit: int, filters: dict[str, list[str]])
             raise EngineError(f"invalid filter '{key}'", status=400)
     if limit and not 1 <= limit <= SEARCH_MAX:
         raise EngineError(f"limit {limit} is outside the range of [1, {SEARCH_MAX}]", status=400)
+    wanted = _chooser(filters)
     host, slash, rest = term.partition("/")
     if slash and (":" in host or "." in host) and host not in ("docker.io", "index.docker.io"):
         raise EngineError(f"the registry {host} cannot be searched: only Docker Hub has an index", status=400)
@@ -160,7 +163,7 @@ def search(engine: Engine, term: str, limit: int, filters: dict[str, list[str]])
         raise EngineError(f"the answer of {SEARCH} is no JSON: {error}", status=500) from None
     finally:
         client.close()
-    rows = [row for row in value.get("results", []) if isinstance(row, dict) and _wanted(row, filters)]
+    rows = [row for row in value.get("results", []) if isinstance(row, dict) and wanted(row)]
     return [{"star_count": row.get("star_count", 0), "is_official": bool(row.get("is_official")),
              "name": row.get("name", ""), "is_automated": False, "description": row.get("description") or ""}
             for row in rows]  # fmt: skip
@@ -173,17 +176,18 @@ def _answer(client: RegistryClient, url: str) -> Any:
     return follow(client.http, Operation(), "GET", url, {"Accept": "application/json"})
 
 
-def _wanted(row: dict[str, Any], filters: dict[str, list[str]]) -> bool:
-    """Whether a result fits the filters."""
+def _chooser(filters: dict[str, list[str]]) -> Callable[[dict[str, Any]], bool]:
+    """Whether a result fits the filters. Raises EngineError 400."""
     from pyruntime.engine.images import boolean
 
-    official = boolean(filters, "is-official")
-    if official is not None and bool(row.get("is_official")) is not official:
-        return False
-    if boolean(filters, "is-automated"):
-        return False
+    official, automated = boolean(filters, "is-official"), boolean(filters, "is-automated")
     try:
         stars = max(map(int, filters.get("stars", ["0"])))
     except ValueError:
         raise EngineError(f"invalid filter 'stars=[{' '.join(filters['stars'])}]'", status=400) from None
-    return int(row.get("star_count", 0)) >= stars
+
+    def wanted(row: dict[str, Any]) -> bool:
+        return (official in (None, bool(row.get("is_official"))) and not automated
+                and int(row.get("star_count", 0)) >= stars)  # fmt: skip
+
+    return wanted

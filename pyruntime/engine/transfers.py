@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pyruntime.engine.body import BodyReader
-from pyruntime.engine.images import wanted_reference
+from pyruntime.engine.images import happened, wanted_reference
 from pyruntime.engine.registries import client_for, denied, worded
-from pyruntime.errors import EngineError, ImageNotFound
+from pyruntime.errors import EngineError, ImageNotFound, UsageError
 from pyruntime.image import importing
 from pyruntime.image.archive import check_platform
 from pyruntime.image.archive_blobs import StoreBlobs
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     Tell = Callable[[Line], None]
 
 BAR_WIDTH = 50
+PULLING = "Pulling from "  # the head of a pull: its id is no layer's
 
 
 def platform_of(text: str) -> Platform | None:
@@ -62,7 +63,7 @@ class Lines:
     def __call__(self, progress: Progress) -> None:
         """Tells of `progress`."""
         line = progress_line(progress)
-        if progress.status.startswith("Pulling from "):
+        if progress.status.startswith(PULLING):
             self._waiting.append(line)
             return
         for waiting in self._waiting:
@@ -77,7 +78,7 @@ def progress_line(progress: Progress) -> Line:
     if progress.total:
         line["progressDetail"] = {"current": progress.current, "total": progress.total}
         line["progress"] = bar(progress.current, progress.total)
-    elif progress.id:
+    elif progress.id and not progress.status.startswith(PULLING):
         line["progressDetail"] = {}
     return {**line, "id": progress.id} if progress.id else line
 
@@ -85,8 +86,7 @@ def progress_line(progress: Progress) -> Line:
 def bar(current: int, total: int) -> str:
     """The figure as old clients show it: `[==>   ]  1.2MB/5MB`."""
     done = min(BAR_WIDTH, BAR_WIDTH * current // total)
-    text = "=" * done + (">" if done < BAR_WIDTH else "")
-    return f"[{text:<{BAR_WIDTH}}]  {_size(current):>7}/{_size(total)}"
+    return f"[{'=' * done}>{' ' * (BAR_WIDTH - done)}]  {_size(current):>7}/{_size(total)}"
 
 
 def _size(size: float) -> str:
@@ -112,8 +112,7 @@ def pull(engine: Engine, name: str, label: str, platform: str, header: str, tell
         for one in references:
             image = engine.transfers.pull(engine.store, client, one, platform=wanted, progress=Lines(tell), cancel=gone,
                                           downloads=engine.settings.max_concurrent_downloads)  # fmt: skip
-            attributes = {**image.config.labels, "name": one.familiar_name}
-            engine.events.emit("image", "pull", one.familiar, attributes)
+            happened(engine, "pull", image, one.familiar_name, one.familiar)
 
 
 def pulled_reference(name: str, label: str) -> Reference:
@@ -131,23 +130,26 @@ def push(engine: Engine, name: str, label: str, platform: str, header: str, tell
     if reference.digest:
         raise EngineError("cannot push a digest reference", status=400)
     wanted = platform_of(platform)
-    references = [reference] if reference.tag else _tags_here(engine, reference, tell)
+    references = _tags_here(engine, reference, tell)
     with denied(reference.name), client_for(engine, reference.domain, header) as client:
         for one in references:
+            image = engine.store.find(str(one))
             pushed = engine.transfers.push(engine.store, client, one, platform=wanted, progress=Lines(tell), cancel=gone,
                                            uploads=engine.settings.max_concurrent_uploads)  # fmt: skip
             tell({"progressDetail": {}, "aux": {"Tag": pushed.tag, "Digest": pushed.digest, "Size": pushed.size}})
-            engine.events.emit("image", "push", one.familiar, {"name": one.familiar_name})
+            happened(engine, "push", image, one.familiar_name, one.familiar)
 
 
 def _tags_here(engine: Engine, reference: Reference, tell: Tell) -> list[Reference]:
-    """All tags of a name. Raises ImageNotFound when there is none."""
+    """The tag that is to go, or all tags of a name. Raises ImageNotFound when there is none, in a stream that has begun."""
     found = [name for image in engine.store.images() for name in image.tags if name.name == reference.name]
-    if not found:
+    wanted = [name for name in found if reference.tag in ("", name.tag)]
+    if not wanted:
         tell({"status": f"The push refers to repository [{reference.name}]"})
-        raise ImageNotFound(f"An image does not exist locally with the tag: {reference.familiar_name}",
-                            value=reference.familiar, hint="pull or tag it first")  # fmt: skip
-    return sorted(found)
+        text = (f"tag does not exist: {reference.familiar}" if found else
+                f"An image does not exist locally with the tag: {reference.familiar_name}")  # fmt: skip
+        raise ImageNotFound(text, value=reference.familiar, hint="pull or tag it first")
+    return sorted(wanted)
 
 
 # ---- archives -------------------------------------------------------------------------------------------------------
@@ -163,7 +165,8 @@ def save(engine: Engine, names: list[str], platform: str, write: Callable[[bytes
             check_platform(image, wanted)
         save_archive(write, blobs, images)
     for image in images:
-        engine.events.emit("image", "save", image.config.digest, {"name": image.config.digest})
+        labels = image.config.labels
+        engine.events.emit("image", "save", image.config.digest, {**labels, "name": image.config.digest})
 
 
 def load(engine: Engine, body: Iterable[bytes], platform: str, tell: Tell) -> None:
@@ -171,7 +174,7 @@ def load(engine: Engine, body: Iterable[bytes], platform: str, tell: Tell) -> No
     loaded = load_archive(engine.store, BodyReader(body).read, platform=platform_of(platform),
                           say=lambda text: tell({"stream": f"{text}\n"}))  # fmt: skip
     for one in loaded:
-        engine.events.emit("image", "load", one.image.id, {"name": one.image.id})
+        happened(engine, "load", one.image, one.image.id)
         for line in one.lines:
             tell({"stream": f"{line}\n"})
 
@@ -196,10 +199,13 @@ def import_rootfs(engine: Engine, body: Iterable[bytes], asked: Import, tell: Te
         return importing.import_rootfs(engine.store, read, reference=reference, changes=asked.changes,
                                        message=asked.message, source=asked.source, platform=platform)  # fmt: skip
 
-    if asked.source == "-":
-        image = make(BodyReader(body).read)
-    else:
-        with importing.open_url(asked.source) as read:
-            image = make(read)
-    engine.events.emit("image", "import", image.id, {"name": reference.familiar if reference else image.id})
+    try:
+        if asked.source == "-":
+            image = make(BodyReader(body).read)
+        else:
+            with importing.open_url(asked.source) as read:
+                image = make(read)
+    except UsageError as error:
+        raise EngineError(error.message, status=400) from None
+    happened(engine, "import", image, reference.familiar if reference else image.id)
     tell({"status": image.id})

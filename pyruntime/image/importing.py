@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from pyruntime.errors import ImageError, UsageError
+from pyruntime.errors import ImageError, InvalidImage, UsageError
 from pyruntime.image import media
 from pyruntime.image.archive import make_manifest
 from pyruntime.image.archive_confined import inflated
@@ -39,13 +39,13 @@ def import_rootfs(store: Store, read: Read, *, reference: Reference | None = Non
 
     `changes`: see apply_changes. `source` is where the tar comes from, for the history when there is no `message`.
     `platform` None: the host's. `created` "": now. The layer is kept as it came in, but for bzip2 and xz, which no
-    layer may have. Raises UsageError, ImageError for nothing at all, UnpackError, StoreError; then nothing is kept.
+    layer may have. Raises UsageError, InvalidImage for nothing at all, UnpackError, StoreError; then nothing is kept.
     """
     config = apply_changes({}, changes)
     head, whole = peek(read)
     kind = sniff(head)
     if not head:
-        raise ImageError("the archive to import is empty", value=source)
+        raise InvalidImage("the archive to import is empty", value=source)
     with contextlib.ExitStack() as stack:
         if kind not in _TYPES:
             whole, kind = stack.enter_context(inflated(whole)), ""

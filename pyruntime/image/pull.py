@@ -110,7 +110,7 @@ class Pull:
         """All of it; the image."""
         reference, report = self.reference, self.report
         before = self._known()
-        report.say(reference.tag if not reference.digest else reference.digest, f"Pulling from {reference.path}")
+        report.say(str(reference) if reference.digest else reference.tag, f"Pulling from {reference.path}")
         with self.client.operation(self.cancel) as client:
             top, manifest = self._manifest(client, platform, before)
             config = self._config(client, manifest, platform)

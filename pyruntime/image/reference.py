@@ -22,6 +22,7 @@ _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?")
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_SHORT = re.compile(r"[^:]*:.{0,31}")
 _ID = re.compile(r"[0-9a-f]{64}")
 
 
@@ -109,6 +110,8 @@ def parse_familiar(text: str) -> Reference:
     if len(domain) + 1 + len(path) > NAME_MAX:
         raise InvalidReference(f"repository name must not be more than {NAME_MAX} characters", value=f"{text[:64]}...")
     if at:
+        if _SHORT.fullmatch(digest):  # no digest by the reference grammar, whatever its algorithm
+            raise InvalidReference("invalid reference format", value=text, hint="a digest has 32 hexadecimal digits or more")
         try:
             check_digest(digest, computable=True)
         except ImageError as error:

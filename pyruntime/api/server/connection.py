@@ -18,7 +18,7 @@ import h11
 from pyruntime.api.server.bridge import Bridge
 from pyruntime.api.server.query import Query
 from pyruntime.api.server.router import split_version
-from pyruntime.api.server.wire import Answer, ClientGone, Request, failure
+from pyruntime.api.server.wire import JSON, Answer, ClientGone, Request, failure
 from pyruntime.errors import EngineError
 
 if TYPE_CHECKING:
@@ -250,7 +250,9 @@ class Connection(asyncio.Protocol):
         """A whole answer. Raises ClientGone."""
         headers = self.server.headers(answer.headers)
         if answer.status not in NO_BODY:
-            headers += [("Content-Type", answer.content_type), ("Content-Length", str(len(answer.body)))]
+            headers.append(("Content-Length", str(len(answer.body))))
+            if answer.body or answer.content_type != JSON:  # no bytes are no JSON
+                headers.append(("Content-Type", answer.content_type))
         if close or self.server.closing:
             headers.append(("Connection", "close"))
         await self.send(h11.Response(status_code=answer.status, headers=headers, reason=reason(answer.status)))

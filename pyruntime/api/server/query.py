@@ -57,7 +57,9 @@ class Query:
         try:
             value = json.loads(text)
         except ValueError:
-            value = None
+            value = False
+        if value is None:
+            return {}
         if not isinstance(value, dict):
             raise EngineError(f"invalid filter: {text}", status=400)
         return {str(key): _values(text, entry) for key, entry in value.items()}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyruntime.api.server.wire import Answer, answer
 from pyruntime.engine.failures import not_built
+from pyruntime.engine.images import check_filters
 from pyruntime.errors import EngineError
 
 if TYPE_CHECKING:
@@ -18,12 +19,14 @@ if TYPE_CHECKING:
 
 NO_SWARM = ("This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node "
             "to swarm and try again.")  # fmt: skip
+CONTAINERS = ("ancestor before exited expose health id is-task isolation label name network publish since status "
+              "volume")  # fmt: skip
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 
 
-def _empty(_engine: Engine, request: Request, *, value: Any) -> Answer:
-    """A list with nothing in it."""
-    request.query.filters()
+def _empty(_engine: Engine, request: Request, *, value: Any, filters: str = "") -> Answer:
+    """A list with nothing in it; `filters` are those it may be asked with."""
+    check_filters(request.query.filters(), tuple(filters.split()))
     return answer(value)
 
 
@@ -71,13 +74,14 @@ def _no_swarm(_engine: Engine, _request: Request) -> Answer:
 
 def _prunes() -> list[tuple[Any, ...]]:
     """Pruning what there is none of."""
-    answers: tuple[tuple[str, dict[str, Any]], ...] = (
-        ("containers", {"ContainersDeleted": None, "SpaceReclaimed": 0}),
-        ("volumes", {"VolumesDeleted": [], "SpaceReclaimed": 0}),
-        ("networks", {"NetworksDeleted": None}),
-        ("build", {"CachesDeleted": None, "SpaceReclaimed": 0}),
-    )
-    return [("POST", f"/{what}/prune", partial(_empty, value=value)) for what, value in answers]
+    answers: tuple[tuple[str, dict[str, Any], str], ...] = (
+        ("containers", {"ContainersDeleted": None, "SpaceReclaimed": 0}, "label label! until"),
+        ("volumes", {"VolumesDeleted": [], "SpaceReclaimed": 0}, "all label label!"),
+        ("networks", {"NetworksDeleted": None}, "label label! until"),
+        ("build", {"CachesDeleted": None, "SpaceReclaimed": 0},
+         "description id inuse parent private shared type unused-for until"),
+    )  # fmt: skip
+    return [("POST", f"/{what}/prune", partial(_empty, value=value, filters=known)) for what, value, known in answers]
 
 
 def _families() -> list[tuple[Any, ...]]:
@@ -106,9 +110,9 @@ def _lookups() -> list[tuple[Any, ...]]:
 
 
 ROUTES = (
-    ("GET", "/containers/json", partial(_empty, value=[])),
-    ("GET", "/volumes", partial(_empty, value={"Volumes": [], "Warnings": None})),
-    ("GET", "/plugins", partial(_empty, value=[])),
+    ("GET", "/containers/json", partial(_empty, value=[], filters=CONTAINERS)),
+    ("GET", "/volumes", partial(_empty, value={"Volumes": [], "Warnings": None}, filters="dangling driver label name")),
+    ("GET", "/plugins", partial(_empty, value=[], filters="capability enabled")),
     ("POST", "/commit", _no_commit),
     *_prunes(),
     *_families(),

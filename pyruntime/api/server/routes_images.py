@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pyruntime.api.server.wire import Answer, ClientGone, Stream, answer, encode
+from pyruntime.api.server.wire import Answer, ClientGone, Stream, answer, encode, lower_keys
 from pyruntime.engine import images
 from pyruntime.engine.failures import status_and_text
 from pyruntime.errors import Cancelled, EngineError
@@ -148,7 +148,7 @@ def auth(engine: Engine, request: Request) -> Answer:
     """Whether a registry takes credentials."""
     from pyruntime.engine import registries
 
-    return answer(registries.login(engine, request.json()))
+    return answer(registries.login(engine, lower_keys(request.json())))
 
 
 ROUTES = (

@@ -56,7 +56,10 @@ def disk_usage(engine: Engine, request: Request) -> Answer:
 def events(engine: Engine, request: Request) -> Stream:
     """What happened since, and what happens until; for ever without `until`."""
     matches = compile_filters(request.query.filters())
-    since_ns, until_ns = parse_time(request.query.text("since")), parse_time(request.query.text("until"))
+    since, until = request.query.text("since"), request.query.text("until")
+    since_ns, until_ns = parse_time(since), parse_time(until)
+    if since_ns is not None and until_ns is not None and since_ns > until_ns:
+        raise EngineError(f"`since` time ({since}) cannot be after `until` time ({until})", status=400)
 
     def produce(sink: Sink) -> None:
         found = engine.events.follow(matches, since_ns, until_ns, request.gone)

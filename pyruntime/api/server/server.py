@@ -53,7 +53,8 @@ class Server:
     def headers(self, more: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
         """What every answer carries; `more` replaces a header of the same name."""
         named = {name.lower() for name, _ in more}
-        return [*(pair for pair in self._headers if pair[0].lower() not in named), *more]
+        date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())  # RFC 9110, 6.6.1
+        return [*(pair for pair in self._headers if pair[0].lower() not in named), ("Date", date), *more]
 
     @contextmanager
     def work(self) -> Iterator[None]:

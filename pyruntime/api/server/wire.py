@@ -55,7 +55,7 @@ class Request(Record):
     params: dict[str, str]  # what the braces of the route's pattern matched
 
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object, {} for an empty one. Raises EngineError 400."""
+        """The body as a JSON object, {} for an empty one and for null. Raises EngineError 400."""
         raw = read_whole(self.body)
         if not raw.strip():
             return {}
@@ -66,6 +66,8 @@ class Request(Record):
             value = json.loads(raw)
         except ValueError as error:
             raise EngineError(f"invalid JSON: {error}", status=400) from None
+        if value is None:
+            return {}
         if not isinstance(value, dict):
             raise EngineError("invalid JSON: the body has to be an object", status=400)
         return value
@@ -115,6 +117,11 @@ def read_whole(body: Body, limit_bytes: int = MAX_JSON_BYTES) -> bytes:
             raise EngineError(f"request body is over {limit_bytes} bytes", status=413)
         parts.append(part)
     return b"".join(parts)
+
+
+def lower_keys(value: dict[str, Any]) -> dict[str, Any]:
+    """An object's own keys in lower case: the reference engine matches names of fields without regard to case."""
+    return {key.lower(): entry for key, entry in value.items()}
 
 
 def encode(value: Any) -> bytes:

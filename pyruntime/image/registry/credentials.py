@@ -73,7 +73,8 @@ def only_for(server: str, credentials: Credentials) -> Known:
 # ---- what a request of the engine's API carries (engine-api.md 2.6) ----
 def from_header(text: str) -> Credentials:
     """Credentials of `X-Registry-Auth`, anonymous when empty. Raises UsageError."""
-    return from_document(_decode(text, "X-Registry-Auth"), "X-Registry-Auth")
+    found = _decode(text, "X-Registry-Auth")
+    return from_document({key.lower(): value for key, value in found.items()}, "X-Registry-Auth")
 
 
 def from_config_header(text: str) -> Known:

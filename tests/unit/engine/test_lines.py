@@ -14,16 +14,17 @@ from pyruntime.image.reference import parse_reference
 
 @pytest.mark.parametrize(("progress", "line"), [
     (Progress("", "Digest: x"), {"status": "Digest: x"}),
+    (Progress("latest", "Pulling from a/b"), {"status": "Pulling from a/b", "id": "latest"}),
     (Progress("aa", "Waiting"), {"status": "Waiting", "progressDetail": {}, "id": "aa"}),
     (Progress("aa", "Downloading", 500, 1000), {"status": "Downloading", "progressDetail": {"current": 500, "total": 1000},
-                                                "progress": "[=========================>                        ]     500B/1kB", "id": "aa"}),
+                                                "progress": "[=========================>                         ]     500B/1kB", "id": "aa"}),
 ])
 def test_lines(progress, line):
     assert progress_line(progress) == line
 
 
 def test_a_full_bar():
-    assert bar(2_000_000, 2_000_000) == f"[{'=' * 50}]      2MB/2MB"
+    assert bar(2_000_000, 2_000_000) == f"[{'=' * 50}>]      2MB/2MB"
 
 
 def test_the_first_line_waits_for_the_registry_s_answer():
