@@ -6,12 +6,14 @@ What transfers content (pull, push, load, save, import) is in transfers.py. Even
 from __future__ import annotations
 
 import fnmatch
+import json
 import time
 from typing import TYPE_CHECKING, Any
 
 from pyruntime.engine.events import label_holds
-from pyruntime.errors import EngineError, ImageNotFound, InvalidReference
+from pyruntime.errors import EngineError, ImageNotFound
 from pyruntime.image.history import compile_history
+from pyruntime.image.platform import parse_platform, rank
 from pyruntime.image.reference import parse_familiar, parse_reference
 from pyruntime.image.times import parse_rfc3339, parse_when
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyruntime.engine.engine import Engine
+    from pyruntime.image.platform import Platform
     from pyruntime.image.reference import Reference
     from pyruntime.image.store import Image
 
@@ -126,9 +129,30 @@ def boolean(filters: dict[str, list[str]], key: str) -> bool | None:
 
 
 # ---- one image ------------------------------------------------------------------------------------------------------
-def inspect(engine: Engine, name: str) -> dict[str, Any]:
+def platform_of(text: str) -> Platform | None:
+    """A platform field: `os/arch[/variant]` or new clients' JSON object; None when empty. Raises EngineError 400."""
+    if not text.startswith("{"):
+        return parse_platform(text) if text else None
+    try:
+        value = json.loads(text)
+        words = [value[key] for key in ("os", "architecture", "variant") if value.get(key)]
+        return parse_platform("/".join(words))
+    except (ValueError, TypeError, AttributeError):
+        raise EngineError(f"invalid platform: {text}", status=400) from None
+
+
+def found_for(engine: Engine, name: str, platform: str) -> Image:
+    """The image of a name or ID. Raises ImageNotFound, also for one that is not for `platform` ("": any)."""
+    image, wanted = engine.store.find(name), platform_of(platform)
+    if wanted is not None and rank(wanted, image.config.platform) is None:
+        raise ImageNotFound(f"image with reference {name} was found but its platform ({image.config.platform}) does not "
+                            f"match the specified platform ({wanted})", value=name)  # fmt: skip
+    return image
+
+
+def inspect(engine: Engine, name: str, platform: str = "") -> dict[str, Any]:
     """GET /images/{name}/json. Raises ImageNotFound."""
-    image = engine.store.find(name)
+    image = found_for(engine, name, platform)
     document = image.config.document
     tagged = NEVER
     if image.last_tagged:
@@ -156,9 +180,9 @@ def _folders(engine: Engine, image: Image) -> dict[str, str]:
     return {**lower, "UpperDir": found[0]}
 
 
-def history(engine: Engine, name: str) -> list[dict[str, Any]]:
+def history(engine: Engine, name: str, platform: str = "") -> list[dict[str, Any]]:
     """GET /images/{name}/history, newest first. Raises ImageNotFound."""
-    image = engine.store.find(name)
+    image = found_for(engine, name, platform)
     sizes = [layer.size if (layer := engine.store.layer(chain)) else 0 for chain in image.chain_ids]
     steps = compile_history(image.config, sizes, image_id=image.id, tags=tuple(name.familiar for name in image.tags))
     return [{"Comment": step.comment, "Created": seconds_of(step.created), "CreatedBy": step.created_by, "Id": step.id,
@@ -227,13 +251,3 @@ def disk_usage(engine: Engine) -> dict[str, Any]:
         names = [name.familiar for name in image.tags], [name.repo_digest for name in image.repo_digests]
         rows.append({**_summary(image, names, shared), "Containers": 0, "Size": shared + own})
     return {"LayersSize": usage.layers_bytes, "Images": rows}
-
-
-def find(engine: Engine, name: str) -> Image:
-    """The image of a name or ID. Raises ImageNotFound."""
-    try:
-        return engine.store.find(name)
-    except InvalidReference as error:
-        if "invalid reference format" in error.message:
-            raise ImageNotFound(f"No such image: {name}", value=name) from None
-        raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pyruntime.engine.body import BodyReader
-from pyruntime.engine.images import happened, wanted_reference
+from pyruntime.engine.images import happened, platform_of, wanted_reference
 from pyruntime.engine.registries import client_for, denied, worded
 from pyruntime.errors import EngineError, ImageNotFound, UsageError
 from pyruntime.image import importing
@@ -18,7 +18,6 @@ from pyruntime.image.archive_blobs import StoreBlobs
 from pyruntime.image.archive_load import load_archive
 from pyruntime.image.archive_save import save_archive
 from pyruntime.image.archive_store import chosen_images
-from pyruntime.image.platform import parse_platform
 from pyruntime.image.reference import parse_familiar, parse_reference
 from pyruntime.record import Record
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from pyruntime.engine.engine import Engine
-    from pyruntime.image.platform import Platform
     from pyruntime.image.progress import Progress
     from pyruntime.image.reference import Reference
     from pyruntime.image.store import Image
@@ -37,20 +35,6 @@ if TYPE_CHECKING:
 
 BAR_WIDTH = 50
 PULLING = "Pulling from "  # the head of a pull: its id is no layer's
-
-
-def platform_of(text: str) -> Platform | None:
-    """A platform field: `os/arch[/variant]` or new clients' JSON object; None when empty. Raises EngineError 400."""
-    if not text.startswith("{"):
-        return parse_platform(text) if text else None
-    import json
-
-    try:
-        value = json.loads(text)
-        words = [value[key] for key in ("os", "architecture", "variant") if value.get(key)]
-        return parse_platform("/".join(words))
-    except (ValueError, TypeError, AttributeError):
-        raise EngineError(f"invalid platform: {text}", status=400) from None
 
 
 class Lines:

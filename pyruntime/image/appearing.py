@@ -67,6 +67,8 @@ def _read(core: Core, wanted: Appearance) -> tuple[ImageConfig, list[tuple[str, 
     config = parse_config(read_blob(core, manifest.config.digest, 8 << 20))
     check_layers(config, len(manifest.layers))
     blobs = [(wanted.manifest_digest, "manifest"), (config.digest, "config")]
+    if manifest.config.digest != config.digest:  # named by sha512; an image's ID is a sha256
+        blobs.append((manifest.config.digest, "config"))
     blobs += [(layer.digest, "layer") for layer in manifest.layers]
     target = wanted.target_digest
     if target and target != wanted.manifest_digest and core.database.read("SELECT 1 FROM blobs WHERE digest = ?", (target,)):

@@ -179,7 +179,10 @@ def _document(contents: Contents, entry: Descriptor, limit_bytes: int) -> bytes:
     if not contents.take(entry.digest, entry.size):
         raise InvalidImage(f"the archive has no content {entry.digest}", value=entry.digest,
                            hint="it is incomplete: save the image again")
-    return contents.blobs.read(entry.digest, limit_bytes)
+    raw = contents.blobs.read(entry.digest, limit_bytes)
+    if digest_of(raw) != entry.digest:  # named by sha512; images and manifests are known by their sha256
+        contents.blobs.add(iter((raw,)), len(raw), digest_of(raw))
+    return raw
 
 
 # ---- manifest.json ----

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Write = Callable[[bytes], object]
 
 BLOCK = 512
+NAME_BYTES = 100  # of a header's name
 CHUNK_BYTES = 1 << 20
 NAME_MAX_BYTES = 4096
 HEADER_MAX_BYTES = 1 << 20  # of one PAX or long-name record
@@ -219,11 +220,15 @@ class TarWriter:
 
 
 def _make_header(name: str, kind: bytes, size: int, mode: int) -> bytes:
-    """A ustar header; names here have at most 100 bytes. A size of 8 GiB and more is written in base 256."""
+    """A ustar header, after a PAX header for a name of over 100 bytes. A size of 8 GiB and more is in base 256."""
     encoded = name.encode()
-    assert len(encoded) <= 100
+    if len(encoded) > NAME_BYTES:  # content named by sha512
+        record = b" path=%s\n" % encoded
+        record = b"%d%s" % (len(record) + 3, record)
+        long_name = _make_header("PaxHeader", b"x", len(record), 0o644) + record + bytes(-len(record) % BLOCK)
+        return long_name + _make_header(name[:NAME_BYTES], kind, size, mode)
     length = b"%011o\0" % size if size < 1 << 33 else b"\x80" + size.to_bytes(11, "big")
     numbers = b"%07o\x000000000\x000000000\0" % mode + length + b"00000000000\0"
-    block = (encoded.ljust(100, b"\0") + numbers + b" " * 8 + kind).ljust(257, b"\0") + b"ustar\x0000"
+    block = (encoded.ljust(NAME_BYTES, b"\0") + numbers + b" " * 8 + kind).ljust(257, b"\0") + b"ustar\x0000"
     block = block.ljust(BLOCK, b"\0")
     return block[:148] + b"%06o\0 " % sum(block) + block[156:]

@@ -142,7 +142,7 @@ class Pull:
             if not raw:
                 fetched = client.manifest(self.reference.with_digest(entry.digest))
                 raw, content_type = fetched.raw, fetched.content_type
-                self.store.put_blob(raw, self.lease)
+                self.store.put_blob(raw, self.lease, entry.digest)
             if len(raw) != entry.size:
                 raise DigestMismatch(f"manifest {entry.digest} has {len(raw)} bytes, the index says {entry.size}",
                                      value=entry.digest)
@@ -160,7 +160,7 @@ class Pull:
         if raw:
             return parse_manifest(raw)
         fetched = client.manifest(reference)
-        self.store.put_blob(fetched.raw, self.lease)
+        self.store.put_blob(fetched.raw, self.lease, fetched.digest)
         return parse_manifest(fetched.raw, fetched.content_type)
 
     def _stored(self, digest: str) -> bytes:
@@ -179,7 +179,7 @@ class Pull:
         raw = raw or client.blob_bytes(self.reference.name, descriptor.digest, descriptor.size, what="config")
         config = parse_config(raw)
         check_layers(config, len(manifest.layers))
-        self.store.put_blob(raw, self.lease)
+        self.store.put_blob(raw, self.lease, descriptor.digest)
         wanted = platform or host_platform()
         if rank(wanted, config.platform) is None:
             said = (f"image with reference {name} was found but its platform ({config.platform}) does not match the "

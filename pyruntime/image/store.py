@@ -122,14 +122,15 @@ class Store:
         """All of a small blob, verified. Raises StoreError, DigestMismatch."""
         return content.read_blob(self._core, digest, limit_bytes)
 
-    def put_blob(self, data: bytes, lease: Lease) -> str:
-        """Stores `data`; its digest."""
+    def put_blob(self, data: bytes, lease: Lease, also: str = "") -> str:
+        """Stores `data`; its sha256 digest. `also`: the digest it came by, where it stays too if that is a sha512."""
         digest = digest_of(data)
-        with self.ingest(digest, len(data), lease) as ingest:
-            if not ingest.complete:
-                ingest.restart()
-                ingest.write(data)
-                ingest.commit()
+        for name in dict.fromkeys((digest, also or digest)):
+            with self.ingest(name, len(data), lease) as ingest:
+                if not ingest.complete:
+                    ingest.restart()
+                    ingest.write(data)
+                    ingest.commit()
         return digest
 
     def ingest(self, digest: str, size: int, lease: Lease, *, cancel: threading.Event | None = None) -> Ingest:

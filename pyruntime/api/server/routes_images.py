@@ -39,7 +39,7 @@ def _row(row: dict[str, Any], version: tuple[int, int]) -> dict[str, Any]:
 
 def inspect(engine: Engine, request: Request) -> Answer:
     """One image."""
-    value = images.inspect(engine, request.params["name"])
+    value = images.inspect(engine, request.params["name"], request.query.text("platform"))
     if request.version < NO_VIRTUAL_SIZE:
         value["VirtualSize"] = value["Size"]
     return answer(value)
@@ -47,7 +47,7 @@ def inspect(engine: Engine, request: Request) -> Answer:
 
 def history(engine: Engine, request: Request) -> Answer:
     """How an image came about."""
-    return answer(images.history(engine, request.params["name"]))
+    return answer(images.history(engine, request.params["name"], request.query.text("platform")))
 
 
 def tag(engine: Engine, request: Request) -> Answer:
