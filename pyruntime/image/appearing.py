@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from pyruntime.errors import InvalidImage, StoreError
 from pyruntime.image import layers, names
+from pyruntime.image.collect import collect
 from pyruntime.image.config import check_layers, parse_config
 from pyruntime.image.content import read_blob
 from pyruntime.image.core import disk_errors
 from pyruntime.image.media import MANIFEST_MAX_BYTES, Index, parse_manifest
+from pyruntime.image.room import is_low, spare_room
 from pyruntime.native.kernel import syncfs
 from pyruntime.record import Record
 
@@ -145,5 +147,7 @@ def abandon(core: Core, lease: Lease) -> None:
             layers.discard(core, [place])
         else:
             layers.remove_tree(core.staging(place))
-    with core.database.write(durable=False) as rows:
+    with spare_room(core.root), core.database.write(durable=False) as rows:
         rows.execute("DELETE FROM leases WHERE id = ?", (lease.id,))
+    if is_low(core.root):
+        collect(core)

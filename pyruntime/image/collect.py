@@ -15,6 +15,7 @@ from pyruntime.image import layers
 from pyruntime.image.content import remove_blobs, unlink_if_there
 from pyruntime.image.core import disk_errors
 from pyruntime.image.locks import lock_file
+from pyruntime.image.room import is_low
 
 if TYPE_CHECKING:
     from pyruntime.image.core import Core
@@ -84,13 +85,14 @@ def _sweep_blobs(core: Core, digests: list[str]) -> None:
 def _sweep_ingest(core: Core, names: list[str]) -> None:
     """Nameless blobs of dead writers, parts of what is complete, and parts that nobody went on with."""
     known = {row[0] for row in core.database.read("SELECT digest FROM blobs")}
+    keep_s = 0.0 if is_low(core.root) else core.keep_s
     for name in names:
         path = f"{core.root}/ingest/{name}"
         try:
             found = os.stat(path)
         except FileNotFoundError:
             continue
-        old = time.time() - found.st_mtime > core.keep_s
+        old = time.time() - found.st_mtime > keep_s
         complete = name.replace("-", ":", 1) in known
         if not (old or complete or found.st_size == 0 or name.startswith("new-")):
             continue
@@ -101,8 +103,12 @@ def _sweep_ingest(core: Core, names: list[str]) -> None:
 
 
 def collect(core: Core) -> int:
-    """Removes layers that nothing uses, and content that nothing has used for keep_s; bytes freed. Usually one query."""
-    before = time.time_ns() - int(core.keep_s * 1e9)
+    """Removes layers that nothing uses, and content that nothing has used for keep_s; bytes freed. Usually one query.
+
+    On a full disk unused content is not kept at all.
+    """
+    keep_s = 0.0 if is_low(core.root) else core.keep_s
+    before = time.time_ns() - int(keep_s * 1e9)
     with core.database.snapshot() as rows:
         loose = rows.execute(
             "SELECT EXISTS(SELECT 1 FROM layers AS l WHERE NOT EXISTS(SELECT 1 FROM layers WHERE parent = l.chain)"

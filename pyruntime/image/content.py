@@ -22,6 +22,7 @@ from pyruntime.errors import DigestMismatch, StoreError
 from pyruntime.image.core import disk_errors
 from pyruntime.image.digest import Hasher, algorithm_of, verify
 from pyruntime.image.locks import lock_file
+from pyruntime.image.room import is_low
 
 if TYPE_CHECKING:
     import sqlite3
@@ -78,7 +79,7 @@ class Ingest:
 
     `complete`: the content is in the store already, nothing is to be written. `offset`: bytes kept of an earlier try,
     which the running hash has taken in. `resumed`: offset was not 0 at the beginning. Leaving without commit keeps
-    the part.
+    the part, but on a full disk.
     """
 
     def __init__(self, core: Core, digest: str, size: int, lease: Lease, cancel: threading.Event | None) -> None:
@@ -125,7 +126,7 @@ class Ingest:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._fd >= 0:
-            if self.offset == 0:
+            if self.offset == 0 or is_low(self._core.root):
                 os.unlink(self._path)
             self._leave()
 

@@ -11,6 +11,7 @@ from pyruntime.errors import StoreError
 from pyruntime.image.digest import algorithm_of, check_digest, encoded_of
 from pyruntime.image.index import Database
 from pyruntime.image.locks import lock_file
+from pyruntime.image.room import spare_room
 from pyruntime.record import Record
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Core:
                 os.makedirs(f"{self.root}/{name}", 0o700, exist_ok=True)
             self.fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            with self.locked():
+            with self.locked(), spare_room(self.root):
                 self.database = Database(f"{self.root}/db.sqlite")
         except BaseException:
             os.close(self.fd)

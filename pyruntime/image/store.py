@@ -5,6 +5,7 @@
     root/ingest/            content on its way in; a part that is kept is gone on with
     root/staging/ID/diff    layers being unpacked, and those being removed (layers.py)
     root/layers/ID/diff     unpacked layers, for overlay mounts; layers/ is 0700
+    root/reserve            room for rows when the disk is full (room.py)
     root/lock               one opener at a time sweeps (collect.py)
 
 Appearing: content, one syncfs, then the rows (appearing.py). Disappearing: the rows, then the files (removal.py).
@@ -25,6 +26,7 @@ from pyruntime.image.content import Ingest, Lease, NewBlob
 from pyruntime.image.core import KEEP_S, Core, Image, Layer, NewLayer, Usage
 from pyruntime.image.digest import digest_of
 from pyruntime.image.locks import start_time
+from pyruntime.image.room import spare_room
 
 if TYPE_CHECKING:
     import threading
@@ -48,7 +50,7 @@ class Store:
         self._core = Core(root, keep_s)
         self._config_of = names.Configs(self._core)
         try:
-            with self._core.locked():
+            with self._core.locked(), spare_room(root):
                 trees = collect.sweep(self._core)
             for tree in trees:
                 layers.remove_tree(tree)
@@ -216,7 +218,7 @@ class Store:
     def _remove(self, running: Collection[str],
                 what: Callable[[removal.Removal], None]) -> tuple[list[tuple[str, str]], int]:  # fmt: skip
         """All rows in one transaction, then the files; (report, bytes freed)."""
-        with content.Doomed(self._core) as doomed:
+        with spare_room(self.root), content.Doomed(self._core) as doomed:
             with self.database.write() as rows:
                 self.database.drop_dead_leases(rows)
                 work = removal.Removal(rows, running)

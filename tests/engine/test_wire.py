@@ -18,6 +18,7 @@ import pytest
 from tests import small_images
 from tests.engine.registries import publish, small
 from tests.engine.stand import Daemon
+from tests.fault_proxy import Fault, fault_proxy
 
 pytestmark = pytest.mark.system
 JSON = {"Content-Type": "application/json"}
@@ -181,3 +182,12 @@ def test_a_system_s_version(ask, hub):
     name = publish(hub, "wire/osversion", "1", changed)
     ask("POST", f"/images/create?fromImage={name}")
     assert json.loads(ask("GET", f"/images/{name}/json")[2])["OsVersion"] == "10.0.1"
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>not here</html>", b'{"errors":[{"code":"NOT_FOUND","message":"artifact x not found"}]}'])
+def test_registries_with_words_of_their_own_for_what_they_lack(ask, hub, body):
+    with fault_proxy(hub.host) as proxy:
+        proxy.faults.append(Fault("GET", "/manifests/", status=404, body=body, times=-1))
+        for method, path in (("POST", f"/images/create?fromImage={proxy.host}/x&tag=1"), ("GET", f"/distribution/{proxy.host}/x:1/json")):
+            status, _, answer = ask(method, path)
+            assert (status, json.loads(answer)["message"]) == (404, f"manifest for {proxy.host}/x:1 not found: manifest unknown: manifest unknown")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager, suppress
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+MANIFEST = "manifest for"  # how a manifest's errors begin
 WARNINGS_MAX = 20  # different ones that are told
 
 
@@ -111,7 +113,7 @@ class RegistryClient:
     def _manifest(self, reference: Reference, method: str, site: Site) -> Fetched:
         tail = f"manifests/{reference.digest or reference.tag or 'latest'}"
         ask = partial(self._ask, reference.name, method, tail, {"Accept": ", ".join(ACCEPT)},
-                      f"manifest for {reference.familiar}", site)
+                      f"{MANIFEST} {reference.familiar}", site)
         answer, raw = exchange.read_whole(self._operation, self.policy, ask, MANIFEST_MAX_BYTES)
         content_type = answer.headers.get("Content-Type", "")
         stated = answer.headers.get("Docker-Content-Digest", "")
@@ -292,8 +294,11 @@ def _stranger(http: Http, operation: Operation, policy: RetryPolicy, url: str) -
 def _denied(answer: Answer, name: str, context: str) -> RegistryError:
     """A refusal to pull, in the words Docker's users look for."""
     error = exchange.refusal(answer)
+    known = error.unauthorized or error.code == "NAME_UNKNOWN"
+    if answer.status == HTTPStatus.NOT_FOUND and context.startswith(MANIFEST) and not known:
+        error.code = "MANIFEST_UNKNOWN"  # some registries have words of their own, or none
     if error.code == "MANIFEST_UNKNOWN":
         return error.within(f"{context} not found")  # type: ignore[return-value]  # it returns itself
-    if error.unauthorized or error.code == "NAME_UNKNOWN":
+    if known:
         return error.within(f"pull access denied for {name}, repository does not exist or may require authorization")  # type: ignore[return-value]
     return error.within(context)  # type: ignore[return-value]
