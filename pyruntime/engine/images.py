@@ -137,7 +137,7 @@ def platform_of(text: str) -> Platform | None:
         value = json.loads(text)
         words = [value[key] for key in ("os", "architecture", "variant") if value.get(key)]
         return parse_platform("/".join(words))
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise EngineError(f"invalid platform: {text}", status=400) from None
 
 

@@ -56,7 +56,7 @@ class Query:
             return {}
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = False
         if value is None:
             return {}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 API_VERSION, MIN_API_VERSION = (1, 51), (1, 24)
 PREFIX = re.compile(r"/v([0-9]{1,4})\.([0-9]{1,4})(?=/)")
+ABSOLUTE = re.compile(r"https?://[^/]*(?=/)", re.IGNORECASE)  # RFC 9112, 3.2.2: a server takes it, proxies send it
 BRACES = re.compile(r"\{([a-z]+)(\*?)\}")
 
 
@@ -67,6 +68,7 @@ def version_text(version: tuple[int, int]) -> str:
 
 def split_version(raw_path: str) -> tuple[tuple[int, int], str]:
     """(version, decoded path without prefix); without prefix the newest version. Raises EngineError 400."""
+    raw_path = ABSOLUTE.sub("", raw_path)
     found = PREFIX.match(raw_path)
     if found is None:
         return API_VERSION, unquote(raw_path)

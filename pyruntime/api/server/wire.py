@@ -64,8 +64,9 @@ class Request(Record):
             raise EngineError(f"unsupported Content-Type header ({kind}): must be 'application/json'", status=400)
         try:
             value = json.loads(raw)
-        except ValueError as error:
-            raise EngineError(f"invalid JSON: {error}", status=400) from None
+        except (ValueError, RecursionError) as error:
+            reason = "nested too deeply" if isinstance(error, RecursionError) else error
+            raise EngineError(f"invalid JSON: {reason}", status=400) from None
         if value is None:
             return {}
         if not isinstance(value, dict):

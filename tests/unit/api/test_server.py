@@ -120,6 +120,8 @@ def split(raw: bytes) -> tuple[int, dict[str, str], bytes]:
     ("/v1.30/echo/x?f=no", 200, {"path": "/echo/x", "version": [1, 30], "params": {"id": "x"}, "flag": False, "filters": {}}),
     ("/echo/x?filters=%7B%22a%22%3A%7B%22b%22%3Atrue%2C%22c%22%3Afalse%7D%7D", 200, {"path": "/echo/x", "version": [1, 51], "params": {"id": "x"}, "flag": False, "filters": {"a": ["b"]}}),
     ("/echo/x?filters=%7B%22a%22%3A%5B%22b%22%5D%7D", 200, {"path": "/echo/x", "version": [1, 51], "params": {"id": "x"}, "flag": False, "filters": {"a": ["b"]}}),
+    ("http://docker/v1.30/echo/x", 200, {"path": "/echo/x", "version": [1, 30], "params": {"id": "x"}, "flag": False, "filters": {}}),
+    ("/echo/x?filters=null", 200, {"path": "/echo/x", "version": [1, 51], "params": {"id": "x"}, "flag": False, "filters": {}}),
     ("/echo/x?filters=nonsense", 400, {"message": "invalid filter: nonsense"}),
     ("/nothing", 404, {"message": "page not found"}),
     ("/v1.99/echo/x", 400, {"message": "client version 1.99 is too new. Maximum supported API version is 1.51"}),
@@ -140,8 +142,10 @@ def test_answers(serving, target, status, value):
     (b"x", "text/plain", 400, "unsupported Content-Type header (text/plain): must be 'application/json'"),
     (b"{", "application/json", 400, "invalid JSON: "),
     (b"[]", "application/json", 400, "invalid JSON: the body has to be an object"),
+    (b"null", "application/json", 200, None),
+    (b"[" * 100_000, "application/json", 400, "invalid JSON: nested too deeply"),
     (b" " * (4 << 20) + b" ", "application/json", 413, "request body is over 4194304 bytes"),
-], ids=["object", "charset", "kind", "broken", "list", "large"])
+], ids=["object", "charset", "kind", "broken", "list", "null", "deep", "large"])
 def test_json_bodies(serving, body, kind, status, message):
     got, _, text = split(serving.ask(request("POST", "/object", f"Content-Type: {kind}", body=body)))
     assert got == status
