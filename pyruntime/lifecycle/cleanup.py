@@ -70,11 +70,12 @@ def kill_cgroup(left: Remains) -> None:
         manager.kill_all(left.cgroup_paths, process.SIGKILL)
 
 
-def destroy(entry: Entry, left: Remains | None = None, *, dead: bool = False) -> None:
+def destroy(entry: Entry, left: Remains | None = None, *, dead: bool = False, damaged: bool = False) -> None:
     """Kill what lives, unmount, remove cgroups and directory. Nothing that is not ours is touched.
 
     `dead` says that init is reaped and was the init of a pid namespace of its own, with which all else has ended
-    (pid_namespaces(7)): then the cgroups are only searched for processes when they will not go.
+    (pid_namespaces(7)): then the cgroups are only searched for processes when they will not go. `damaged`: its
+    state.json is.
     """
     left = left or remains(entry) or Remains()
     if not dead:
@@ -88,7 +89,7 @@ def destroy(entry: Entry, left: Remains | None = None, *, dead: bool = False) ->
 
         kill_cgroup(left)
         manager.remove(left.cgroup_paths, left.created)
-    entry.remove()
+    entry.remove(damaged=damaged)
 
 
 def stop_unit(left: Remains) -> None:

@@ -55,7 +55,7 @@ def _delete(settings: Settings, entry: store.Entry, *, force: bool) -> None:
         now = "stopped"
     if not force:
         states.check(now, "delete", entry.id)
-    cleanup.destroy(entry)
+    cleanup.destroy(entry, damaged=found is None)
     if found is not None:
         run_poststop(settings, entry, found)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from errno import ENXIO
-from posix import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, O_WRONLY, close, fstat, listdir, open
+from posix import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, O_WRONLY, close, fstat, listdir, lstat, open
 
 from pyruntime.errors import HostError, NotFoundError, RuntimeFailure
 from pyruntime.lifecycle import process, store
@@ -121,8 +121,17 @@ def list_(settings: Settings) -> list[dict[str, Any]]:
             with store.lookup(settings.root, name) as entry:
                 rows.append(describe(entry, owner=_owner(entry)))
         except (RuntimeFailure, OSError, KeyError, ValueError, TypeError) as failure:
-            settings.warn(f"load container {name}: {failure}")
+            if _is_there(f"{settings.root}/{name}"):  # else it was deleted since the root was listed
+                settings.warn(f"load container {name}: {failure}")
     return rows
+
+
+def _is_there(path: str) -> bool:
+    try:
+        lstat(path)
+    except OSError:
+        return False
+    return True
 
 
 def _owner(entry: store.Entry) -> str:

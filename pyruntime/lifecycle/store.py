@@ -258,13 +258,20 @@ class Entry:
         found = [name for name in listdir(self.fd) if name not in (*NAMES, "notify", CRIU_ROOT)]
         return found + [name for name in ("identity", "state.json") if self.read(name)]
 
-    def remove(self) -> None:
-        """Unlink what is ours and the directory. Raises HostError when something else is in it."""
-        for name in NAMES[:-1]:
-            _unlink(name, self.fd)
+    def remove(self, *, damaged: bool = False) -> None:
+        """Unlink what is ours and the directory. Raises HostError when something else is in it.
+
+        What says whose it is goes last: state.json, by which it is `stopped` until then to whoever looks meanwhile, or
+        `identity` when that file is `damaged`.
+        """
+        last = ("state.json", "identity") if damaged else ("identity", "state.json")
+        for name in NAMES:
+            if name not in last:
+                _unlink(name, self.fd)
         self._remove_notify()
         self.drop_criu_root()
-        _unlink("identity", self.fd)
+        for name in last:
+            _unlink(name, self.fd)
         try:
             rmdir(self.path)
         except FileNotFoundError:

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pyruntime.lifecycle import state, store
+from pyruntime.lifecycle.delete import delete
+from pyruntime.lifecycle.settings import Settings
 from tests.system.bundle import Bundle, namespaces
 from tests.system.leaks import cgroups
 from tests.system.runtime import Container, Result, finish, wait_until
@@ -355,6 +358,24 @@ def test_delete_at_once(running: Container) -> None:
     calls = [running.runtime.popen("delete", "--force", running.id) for _ in range(8)]
     assert [finish(call) for call in calls] == [0] * 8
     assert running.runtime.ids() == []
+
+
+def test_looked_at_while_it_goes(running: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every instant of its removal a container is `stopped`, and then there is none: to state, and to list."""
+    settings = Settings(root=str(running.runtime.root), warn=pytest.fail)
+    unlink, seen = store._unlink, []
+
+    def unlink_and_look(name: str, dir_fd: int) -> None:
+        unlink(name, dir_fd)
+        if name != "state.json":  # the last, after which the folder goes
+            seen.append((state.state(settings, running.id)["status"], state.list_(settings)[0]["status"]))
+
+    running.stop()
+    monkeypatch.setattr(store, "_unlink", unlink_and_look)
+    delete(settings, running.id)
+    assert seen == [("stopped", "stopped")] * (len(store.NAMES) - 1)
+    monkeypatch.setattr(state, "listdir", lambda root: [running.id])  # from before
+    assert state.list_(settings) == []
 
 
 # --- damage (R4) ----------------------------------------------------------------------------------------------------
