@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from errno import ENOENT
 from typing import TYPE_CHECKING
 
 from pyruntime.errors import HostError, InvalidImage, RuntimeFailure, UsageError
@@ -101,7 +102,8 @@ def _new_folder(path: str) -> Iterator[None]:
         if not os.path.isdir(path) or os.listdir(path):
             raise UsageError(f"{path} exists and is not an empty folder", value=path, hint="name a new folder") from None
     except OSError as error:
-        raise HostError(f"making {path}: {error.strerror}", errno=error.errno or 0, value=path) from None
+        raise HostError(f"making {path}: {(error.strerror or '').lower()}", errno=error.errno or 0, value=path,
+                        hint="the folder above it must be there" if error.errno == ENOENT else "") from None
     try:
         yield
     except BaseException:

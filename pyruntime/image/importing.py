@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pyruntime.image.store import Store
 
 CHUNK_BYTES = 1 << 20
+ERRNO = re.compile(r"\[Errno -?\d+\] ")
 _TYPES = {"": media.OCI_LAYER, "gzip": media.OCI_LAYER_GZIP, "zstd": media.OCI_LAYER_ZSTD}
 
 
@@ -107,7 +109,8 @@ def open_url(url: str) -> Iterator[Read]:
             answer.close()
     except (urllib3.exceptions.HTTPError, UnicodeError) as error:
         reason = getattr(error, "reason", "") if isinstance(error, urllib3.exceptions.MaxRetryError) else ""
-        known = reason or (type(error).__name__ if isinstance(error, ValueError) else error)  # which shows all of the URL
+        known = ERRNO.sub("", str(reason).rpartition(": ")[2]).lower()  # without the object that the library shows first
+        known = known or (type(error).__name__ if isinstance(error, ValueError) else str(error))  # its text has the URL
         raise ImageError(f"reading {shown}: {known}", value=shown, hint="is the address right?") from None
     finally:
         pool.clear()

@@ -121,6 +121,21 @@ def test_a_bundle_runs(pyctr: Tool, hub, program: str, tmp_path: Path) -> None:
     assert "is not an empty folder" in pyctr.fails("bundle", name, str(tmp_path / "bundle"))
     assert "No such image: nope" in pyctr.fails("bundle", "nope", str(tmp_path / "two"))
     assert not (tmp_path / "two").exists()
+    assert "the folder above it must be there" in pyctr.fails("bundle", name, "/nonexistent/x")
+
+
+def test_a_bundle_of_a_command(pyctr: Tool, hub, program: str, tmp_path: Path) -> None:
+    """An image that names no command gets one, whose flags are its own."""
+    name = publish(hub, "run/bare", "1", small_images.image([small_images.busybox_layer()], config={"Cmd": None}))
+    pyctr("pull", "-q", name)
+    assert "no command specified" in pyctr.fails("bundle", name, str(tmp_path / "none"))
+    pyctr("bundle", name, str(tmp_path / "bundle"), "--platform", f"linux/{'arm64' if os.uname().machine == 'aarch64' else 'amd64'}",
+          "/bin/sh", "-c", "echo -t $0", "-t")
+    done = subprocess.run([program, "--root", str(tmp_path / "state"), "run", "-b", str(tmp_path / "bundle"), f"bare{os.getpid()}"],
+                          capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "-t -t\n"), done.stderr
+    pyctr("bundle", "--tty", name, str(tmp_path / "tty"), "/bin/sh")
+    assert json.loads((tmp_path / "tty/config.json").read_text())["process"]["terminal"] is True
 
 
 def test_output_is_whole_or_absent(pyctr: Tool, hub) -> None:
@@ -129,5 +144,8 @@ def test_output_is_whole_or_absent(pyctr: Tool, hub) -> None:
     assert "directory" in pyctr.fails("save", "-o", "/nonexistent/x.tar", name)
     assert "No such image" in pyctr.fails("save", "-o", "whole.tar", name, "nope")
     assert [path for path in os.listdir(pyctr.daemon.folder) if "whole" in path or path.startswith(".pyctr")] == []
-    assert pyctr.fails("nope", code=1).startswith("pyctr: unknown command: pyctr nope")
+    assert pyctr.fails("nope", code=1).startswith("pyctr: unknown command: pyctr nope\n\nRun ")
+    assert "Did you mean 'pyctr pull'?" in pyctr.fails("pul", "x")
+    assert "Did you mean 'pyctr image ls'?" in pyctr.fails("image", "lss")
+    assert "'pyctr bundle IMAGE DIR' and 'pyruntime run DIR/'" in pyctr.fails("run", "x")
     assert subprocess.run([PYCTR, "save"], capture_output=True, check=False).returncode == 1

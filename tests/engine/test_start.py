@@ -45,6 +45,18 @@ ps -o sid= -p $pid | tr -d ' ' | grep -qx $pid && echo session
                                         "LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin Umask:\t0022", "session"], done.stderr
 
 
+def test_a_plain_user_without_a_runtime_folder_is_told_what_to_do():
+    done = private("""
+user() { setpriv --reuid 12345 --regid 12345 --clear-groups env -i PATH="$PATH" HOME=/run/home "$@"; }
+user test -x $PYCTR || { echo no; exit; }
+chmod 755 /run; user $PYCTR images
+""")
+    if done.stdout == "no\n":
+        pytest.skip("needs a checkout that other users may read")
+    assert done.stderr.startswith("mkdir /run/user/12345/pyctr: permission denied\n")
+    assert "hint: set XDG_RUNTIME_DIR to a folder of this user's" in done.stderr
+
+
 def test_a_plain_user_has_an_engine_of_its_own():
     done = private("""
 user() { setpriv --reuid 12345 --regid 12345 --clear-groups env -i PATH="$PATH" HOME=/run/home XDG_RUNTIME_DIR=/run/home/run "$@"; }

@@ -160,7 +160,7 @@ def test_history_and_usage(tool, hub):
     usage = tool("system", "df")
     assert usage.splitlines()[0].split() == ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]
     assert re.search(r"^Images +\d+ +0 +\S+B", usage, re.MULTILINE)
-    assert made.config_digest[7:19] in tool("system", "df", "-v")
+    assert re.search(rf"^\S+ +1 +{made.config_digest[7:19]} +.* ago +\S+B", tool("system", "df", "-v"), re.MULTILINE)
     tool("rmi", name)
 
 

@@ -69,6 +69,16 @@ def test_no_error_has_them(url) -> None:
     assert "s3cret" not in f"{caught.value!r} {caught.value} {caught.value.details()}"
 
 
+@pytest.mark.parametrize(("url", "text"), [
+    ("http://127.0.0.1:1/x", "reading http://127.0.0.1:1/x: connection refused"),
+    ("http://nowhere.invalid/", "reading http://nowhere.invalid/: failed to resolve 'nowhere.invalid' ("),
+], ids=str)
+def test_an_error_is_in_plain_words(url: str, text: str) -> None:
+    with pytest.raises(ImageError) as caught, open_url(url):
+        pass
+    assert str(caught.value).startswith(text)
+
+
 @pytest.mark.parametrize(("text", "shown"), [
     ("-", "-"), ("a@b?c", "a@b?c"), ("https://h/a@b", "https://h/a@b"), ("https://u@h", "https://h"), ("https://u:p@q@h/x?y#z", "https://h/x"),
 ])

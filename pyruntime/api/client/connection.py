@@ -196,7 +196,8 @@ class Client:
         text = f"Cannot connect to the Docker daemon at {self.host}. Is the docker daemon running?"
         if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
             return Unreachable(text)
-        return Unreachable(text, value=str(error) or type(error).__name__)
+        cause = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+        return Unreachable(text, value=cause or type(error).__name__)
 
 
 def parse_host(host: str) -> tuple[str, str]:

@@ -45,7 +45,12 @@ def _answers(client: Client) -> bool:
 
 def _start(client: Client, where: Places) -> None:
     """Starts the daemon and waits until it answers. Raises Unreachable with the last line of its log."""
-    os.makedirs(where.run, mode=0o711 if os.geteuid() == 0 else 0o700, exist_ok=True)
+    try:
+        os.makedirs(where.run, mode=0o711 if os.geteuid() == 0 else 0o700, exist_ok=True)
+    except OSError as error:
+        raise Unreachable(f"mkdir {where.run}: {(error.strerror or '').lower()}",
+                          hint="set XDG_RUNTIME_DIR to a folder of this user's, as a login does, or name an engine with -H"
+                          ) from None  # fmt: skip
     deadline = time.monotonic() + START_TIMEOUT_S
     daemon = _spawn(where)
     while time.monotonic() < deadline:

@@ -1,6 +1,7 @@
 """Every command of pyctr as data: parser, help, completion and manual are made from here. Source: contract engine-api 10.
 
-A row: name, arguments, least and most positionals (-1: no bound), summary, flags, `module.function` in this package.
+A row: name, arguments, least and most positionals (-1: no bound), summary, flags, `module.function` in this package, and
+where a command line of the user's own is among the positionals, the number of its first word.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Command(Record):
     summary: str
     flags: tuple[Flag, ...]
     function: str
+    stops: int = 0  # the positional that ends the flags; 0 for none
 
 
 ROWS: dict[str, tuple[Any, ...]] = {
@@ -91,8 +93,8 @@ ROWS: dict[str, tuple[Any, ...]] = {
     "inspect": ("[OPTIONS] NAME|ID [NAME|ID...]", 1, -1, "Show objects in detail", (
         FORMAT, ("size", "s", BOOL, False, "", "sizes of containers", True),
         ("type", "", TEXT, "", "", "container, image, network, plugin or volume")), "images.inspect"),
-    "bundle": ("[OPTIONS] IMAGE DIR", 2, 2, "Unpack an image into a bundle that an OCI runtime can run", (PLATFORM,),
-               "bundle.bundle"),
+    "bundle": ("[OPTIONS] IMAGE DIR [COMMAND] [ARG...]", 2, -1, "Unpack an image into a bundle for an OCI runtime", (
+        PLATFORM, ("tty", "t", BOOL, False, "", "the process gets a terminal")), "bundle.bundle", 3),
     "login": ("[OPTIONS] [SERVER]", 0, 1, "Log in to a registry", (
         ("password", "p", TEXT, "", "", "password or token"),
         ("password-stdin", "", BOOL, False, "", "read the password from standard input"),
@@ -105,6 +107,9 @@ ROWS: dict[str, tuple[Any, ...]] = {
 ALIASES = {"info": "system info", "events": "system events", "images": "image ls", "image list": "image ls",
            "pull": "image pull", "push": "image push", "tag": "image tag", "rmi": "image rm", "image remove": "image rm",
            "save": "image save", "load": "image load", "import": "image import", "history": "image history"}  # fmt: skip
+# Commands of Docker's that want what the engine does not have yet.
+CONTAINERS = ("attach", "container", "cp", "create", "diff", "exec", "kill", "logs", "pause", "port", "ps", "rename",
+              "restart", "rm", "run", "start", "stats", "stop", "top", "unpause", "update", "wait")  # fmt: skip
 GROUPS = {"image": "Manage images", "system": "Manage the engine"}
 SHOWN = ("bundle", "events", "history", "images", "import", "info", "inspect", "load", "login", "logout", "pull", "push",
          "rmi", "save", "search", "tag", "version")  # in the program's help
@@ -115,8 +120,8 @@ def command(name: str) -> Command | None:
     row = ROWS.get(ALIASES.get(name, name))
     if row is None:
         return None
-    arguments, least, most, summary, flags, function = row
-    return Command(name, arguments, least, most, summary, flags_of(flags), function)
+    arguments, least, most, summary, flags, function, *stops = row
+    return Command(name, arguments, least, most, summary, flags_of(flags), function, *stops)
 
 
 def names_of(name: str) -> list[str]:

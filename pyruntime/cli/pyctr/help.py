@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pyruntime.cli import terminal
 from pyruntime.cli.flags import BOOL, TEXT
 
 if TYPE_CHECKING:
@@ -12,15 +13,15 @@ if TYPE_CHECKING:
     from pyruntime.cli.flags import Flag
     from pyruntime.cli.pyctr.commands import Command
 
+
 def flag_lines(flags: Sequence[Flag]) -> str:
     """One line per flag, names to the left."""
     shown = [flag for flag in sorted(flags, key=lambda flag: flag.name) if not flag.hidden]
-    names = []
+    pairs = []
     for flag in shown:
         letter = f"-{flag.short}, " if flag.short else "    "
-        names.append(f"  {letter}--{flag.name} {flag.metavar}".rstrip())
-    width = max(map(len, names), default=0) + 3
-    return "".join(f"{name.ljust(width)}{flag.help}{_default(flag)}\n" for name, flag in zip(names, shown))
+        pairs.append((f"{letter}--{flag.name} {flag.metavar}".rstrip(), f"{flag.help}{_default(flag)}"))
+    return terminal.rows(pairs, margin=2, gap=3, width=terminal.columns())
 
 
 def _default(flag: Flag) -> str:
@@ -57,5 +58,4 @@ def program_help(groups: Sequence[tuple[str, str]], commands: Sequence[tuple[str
 
 
 def _rows(pairs: Sequence[tuple[str, str]]) -> str:
-    width = max(len(name) for name, _ in pairs) + 3
-    return "".join(f"  {name.ljust(width)}{text}\n" for name, text in sorted(pairs))
+    return terminal.rows(sorted(pairs), margin=2, gap=3, width=terminal.columns())

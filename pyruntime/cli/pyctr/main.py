@@ -10,6 +10,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
 
+from pyruntime.cli.advice import nearest
 from pyruntime.cli.parse import HelpAsked
 from pyruntime.cli.pyctr import commands
 from pyruntime.cli.pyctr import help as help_
@@ -38,7 +39,7 @@ def entry() -> NoReturn:
 def main(words: list[str]) -> int:
     """The exit code of a command line without the program's name."""
     try:
-        parsed = parse_words(commands.GLOBAL, words, stops=True)
+        parsed = parse_words(commands.GLOBAL, words, stops=1)
     except HelpAsked:
         return _print(_program_help())
     except UsageError as error:
@@ -63,7 +64,7 @@ def main(words: list[str]) -> int:
 def _run(command: Command, words: list[str], host: str, *, debug: bool) -> int:
     """Parses the command's words and calls its function."""
     try:
-        parsed = parse_words(command.flags, words)
+        parsed = parse_words(command.flags, words, stops=command.stops)
     except HelpAsked:
         return _print(help_.command_help(command, commands.names_of(command.name)))
     except UsageError as error:
@@ -129,8 +130,18 @@ def _unknown(words: list[str]) -> int:
     if group and (len(words) == 1 or words[1] in ("-h", "--help")):
         return _print(_group_help(group))
     name = " ".join(words[: 2 if group else 1])
-    return _complain(f"pyctr: unknown command: pyctr {name}\n\nRun 'pyctr {group}{' ' if group else ''}--help' "
-                     "for more information", FAILED)  # fmt: skip
+    return _complain(f"pyctr: unknown command: pyctr {name}\n\n{_guess(name, group)}"
+                     f"Run 'pyctr {group}{' ' if group else ''}--help' for more information", FAILED)  # fmt: skip
+
+
+def _guess(name: str, group: str) -> str:
+    """What the user may have meant, and what there is instead; "" when that is not known."""
+    if name in commands.CONTAINERS:
+        return ("The engine has no containers yet: 'pyctr bundle IMAGE DIR' and 'pyruntime run DIR/' run an image, "
+                "'pyruntime list' shows what runs.\n\n")  # fmt: skip
+    known = [one for one in (*commands.ROWS, *commands.ALIASES, *commands.GROUPS) if one.count(" ") == bool(group)]
+    meant = nearest(name, [one for one in known if not group or one.startswith(f"{group} ")])
+    return f"Did you mean 'pyctr {meant}'?\n\n" if meant else ""
 
 
 def _program_help() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from pyruntime.cli.pyctr.functions import to_json
 from pyruntime.cli.pyctr.listing import parse_filters, show_object
 from pyruntime.cli.pyctr.template import Template
 from pyruntime.cli.pyctr.units import rfc3339_nano, timestamp
+from pyruntime.image.platform import host_platform
 from pyruntime.version import VERSION
 
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ INFO = (
     ("HTTPS Proxy", "HttpsProxy"), ("No Proxy", "NoProxy"), ("Experimental", "ExperimentalBuild"),
     ("Live Restore Enabled", "LiveRestoreEnabled"),
 )  # fmt: skip
-DETAILS = (("API version", "ApiVersion"), ("Oldest API", "MinAPIVersion"), ("Git commit", "GitCommit"),
-           ("Built", "BuildTime"), ("Spec", "Spec"))  # fmt: skip
+DETAILS = (("API version", "ApiVersion"), ("Git commit", "GitCommit"), ("Built", "BuildTime"), ("Spec", "Spec"))
 BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -45,7 +44,7 @@ def version(call: Call) -> None:
         problem = error
     client = {"Platform": {"Name": ""}, "Version": VERSION, "ApiVersion": f"{api[0]}.{api[1]}",
               "DefaultAPIVersion": f"{API_VERSION[0]}.{API_VERSION[1]}", "GitCommit": "",
-              "GoVersion": f"none (Python {sys.version.split()[0]})", "Os": "linux", "Arch": os.uname().machine,
+              "GoVersion": f"none (Python {sys.version.split()[0]})", "Os": "linux", "Arch": host_platform().architecture,
               "BuildTime": "", "Context": "default"}  # fmt: skip
     value = {"Client": client, "Server": server}
     print(show_object(value, call["format"], lambda: _version_text(client, server)), end="")
@@ -61,9 +60,22 @@ def _version_text(client: dict[str, Any], server: dict[str, Any] | None) -> str:
         lines += ["", f"Server: {(server.get('Platform') or {}).get('Name') or 'Docker Engine'}"]
         for part in server.get("Components") or []:
             details = part.get("Details") or {}
-            shown = [(name, details[key]) for name, key in DETAILS if details.get(key)]
+            shown = [(name, _detail(details, key)) for name, key in DETAILS if details.get(key)]
             lines += [f" {part['Name']}:", *_pairs("  ", (("Version", part["Version"]), *shown))]
     return "\n".join(lines) + "\n"
+
+
+def _detail(details: dict[str, str], key: str) -> str:
+    """A detail of a component as docker shows it."""
+    text = details[key]
+    if key == "ApiVersion" and details.get("MinAPIVersion"):
+        return f"{text} (minimum version {details['MinAPIVersion']})"
+    if key != "BuildTime":
+        return text
+    try:
+        return time.strftime("%a %b %e %H:%M:%S %Y", time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:  # another engine's own words
+        return text
 
 
 def _pairs(indent: str, pairs: tuple[tuple[str, Any], ...]) -> list[str]:

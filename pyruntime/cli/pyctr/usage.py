@@ -59,7 +59,7 @@ def _verbose(value: dict[str, Any]) -> str:
     lines = ["REPOSITORY\tTAG\tIMAGE ID\tCREATED\tSIZE\tSHARED SIZE\tUNIQUE SIZE\tCONTAINERS"]
     for image in value.get("Images") or []:
         shared = max(image.get("SharedSize", 0), 0)
-        age = ago(image["Created"], time.time()).removesuffix(" ago")
+        age = ago(image["Created"], time.time())
         sizes = [human_size(shared), human_size(image["Size"] - shared), str(max(image.get("Containers", 0), 0))]
         lines += ["\t".join([row["Repository"], row["Tag"], row["ID"], age, row["Size"], *sizes])
                   for row in image_rows(image, digests=False, whole=False)]  # fmt: skip

@@ -26,8 +26,8 @@ class _Reader:
         self.words = list(words)
         self.rest: list[str] = []
 
-    def run(self, *, stops: bool) -> Parsed:
-        """Flags and positionals; with `stops` the first positional ends the flags."""
+    def run(self, stops: int) -> Parsed:
+        """Flags and positionals; the positional of number `stops` ends the flags, where that is not 0."""
         while self.words:
             word = self.words.pop(0)
             if word == "--":
@@ -35,7 +35,7 @@ class _Reader:
                 break
             if word == "-" or not word.startswith("-"):
                 self.rest.append(word)
-                if stops:
+                if len(self.rest) == stops:
                     self.rest += self.words
                     break
             elif word.startswith("--"):
@@ -104,6 +104,9 @@ def _invalid(flag: Flag, text: str, function: str) -> UsageError:
     return UsageError(f'invalid argument "{text}" for "{name}" flag: strconv.{function}: parsing "{text}": invalid syntax')
 
 
-def parse_words(flags: Sequence[Flag], words: Sequence[str], *, stops: bool = False) -> Parsed:
-    """Values of all flags, which were given, and the positionals. Raises UsageError, HelpAsked for -h and --help."""
-    return _Reader(flags, words).run(stops=stops)
+def parse_words(flags: Sequence[Flag], words: Sequence[str], *, stops: int = 0) -> Parsed:
+    """Values of all flags, which were given, and the positionals; what follows positional `stops` are no flags.
+
+    Raises UsageError, HelpAsked for -h and --help.
+    """
+    return _Reader(flags, words).run(stops)

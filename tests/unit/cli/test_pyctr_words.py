@@ -47,7 +47,12 @@ def test_wrong_words(words, message):
 def test_help_and_the_end_of_flags():
     with pytest.raises(HelpAsked):
         parse_words(FLAGS, ["-ah"])
-    assert parse_words(FLAGS, ["x", "-a"], stops=True).rest == ("x", "-a")
+    assert parse_words(FLAGS, ["x", "-a"], stops=1).rest == ("x", "-a")
+
+
+def test_a_command_keeps_its_flags():
+    parsed = parse_words(FLAGS, ["x", "-a", "y", "sh", "-c", "z"], stops=3)
+    assert (parsed.rest, parsed.values["all"]) == (("x", "y", "sh", "-c", "z"), True)
 
 
 @pytest.mark.parametrize(("least", "most", "count", "problem"), [
