@@ -109,6 +109,12 @@ def test_it_runs_a_container(kind: str, request: pytest.FixtureRequest, make_bun
     assert (result.returncode, result.stdout, result.stderr) == (7, "inside\n", "")
 
 
+def test_the_manual_and_completion_are_where_they_are_looked_for(prefix: Path) -> None:
+    found = {path.name: str(path.parent).rpartition("/share/")[2] for path in prefix.rglob("py*.*") if "share" in path.parts}
+    assert found == {"pyctr.1": "man/man1", "pyruntime.8": "man/man8", "pyctr.bash": "bash-completion/completions",
+                     "pyruntime.bash": "bash-completion/completions"}  # fmt: skip
+
+
 def test_a_link_to_the_program_works(environment: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(program_of(environment))
     assert run(tmp_path / "link", "--version").returncode == 0
