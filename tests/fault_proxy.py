@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PIECE = 16384
+GATE_S = 120.0  # after so long a gate that nobody sets lets everything through
 
 
 class Fault:
@@ -31,15 +32,17 @@ class Fault:
 
     status: answered here. cut_at: the answer's body, or with a body to send the request's, is cut after so many
     bytes, by a reset (`reset`) or a plain end. corrupt: the byte at that place is another one. headers: set in the
-    answer ("" takes one away). no_range: the request's Range is not handed on. slow_s: wait between pieces.
+    answer ("" takes one away). no_range: the request's Range is not handed on. slow_s: wait between pieces. gate: what
+    has to be set before anything is done, or with hold_at before the answer goes on after so many bytes of its body.
     """
 
     def __init__(self, method: str, path: str, *, times: int = 1, skip: int = 0, status: int = 0, cut_at: int = -1,
                  reset: bool = False, corrupt: int = -1, headers: dict[str, str] | None = None, body: bytes = b"",
-                 no_range: bool = False, slow_s: float = 0.0, gate: threading.Event | None = None) -> None:
+                 no_range: bool = False, slow_s: float = 0.0, gate: threading.Event | None = None, hold_at: int = -1) -> None:
         self.method, self.path, self.times, self.skip = method, re.compile(path), times, skip
         self.status, self.cut_at, self.reset, self.corrupt = status, cut_at, reset, corrupt
         self.headers, self.body, self.no_range, self.slow_s, self.gate = headers or {}, body, no_range, slow_s, gate
+        self.hold_at = hold_at
         self.hits = 0
 
 
@@ -52,19 +55,24 @@ class Seen(NamedTuple):
 
 
 class FaultProxy:
-    """See the module docstring. `slow_s` slows every answer's pieces."""
+    """See the module docstring. `active` requests are those whose answer's last bytes have not been sent."""
 
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream
         self.faults: list[Fault] = []
         self.seen: list[Seen] = []
-        self.active = self.most_active = 0
+        self.active = self.most_active = self.sent = self.connections = 0  # requests, and bytes of bodies handed on
+        self._left = threading.local()
         self._lock = threading.Lock()
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            timeout = 60
+            timeout = 120
+
+            def setup(self) -> None:
+                super().setup()
+                outer.connections += 1
 
             def do(self) -> None:
                 outer.handle(self)
@@ -114,21 +122,28 @@ class FaultProxy:
         self.seen.append(Seen(handler.command, handler.path, headers))
         fault = self._pick(handler.command, handler.path) or Fault("", "")
         with self._lock:
+            self._left.left = False
             self.active += 1
             self.most_active = max(self.active, self.most_active)
         try:
-            if fault.gate is not None:
-                fault.gate.wait(30)
+            if fault.gate is not None and fault.hold_at < 0:
+                fault.gate.wait(GATE_S)
             if fault.status:
                 _drain(handler, int(headers.get("Content-Length", 0)))
+                self._leave()
                 answer(handler, fault.status, fault.headers, fault.body)
                 return
             if fault.no_range:
                 headers.pop("Range", None)
             self._forward(handler, headers, fault)
         finally:
-            with self._lock:
-                self.active -= 1
+            self._leave()
+
+    def _leave(self) -> None:
+        """This thread's request is no longer active: its client may see the end of the answer and send the next one."""
+        with self._lock:
+            self.active -= not self._left.left
+            self._left.left = True
 
     def _forward(self, handler: http.server.BaseHTTPRequestHandler, headers: dict[str, str], fault: Fault) -> None:
         connection = http.client.HTTPConnection(self.upstream, timeout=60)
@@ -171,7 +186,7 @@ class FaultProxy:
             done += len(data)
         return True
 
-    def _answer(self, handler: http.server.BaseHTTPRequestHandler, answer: http.client.HTTPResponse, fault: Fault) -> None:
+    def _head(self, handler: http.server.BaseHTTPRequestHandler, answer: http.client.HTTPResponse, fault: Fault) -> None:
         handler.send_response(answer.status)
         given = {name: value for name, value in answer.getheaders() if name.lower() not in {"date", "connection"}}
         for name, value in fault.headers.items():
@@ -180,9 +195,16 @@ class FaultProxy:
                 given[name] = value
         for name, value in given.items():
             handler.send_header(name, value)
+        if not answer.length:
+            self._leave()
         handler.end_headers()
+
+    def _answer(self, handler: http.server.BaseHTTPRequestHandler, answer: http.client.HTTPResponse, fault: Fault) -> None:
+        self._head(handler, answer, fault)
         done = 0
         while data := answer.read(PIECE):
+            if not answer.length:
+                self._leave()
             if done <= fault.corrupt < done + len(data):
                 at = fault.corrupt - done
                 data = data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]
@@ -190,8 +212,12 @@ class FaultProxy:
                 handler.wfile.write(data[: fault.cut_at - done])
                 _cut(handler, reset=fault.reset)
                 return
+            if fault.gate is not None and done <= fault.hold_at < done + len(data):
+                fault.gate.wait(GATE_S)
             handler.wfile.write(data)
             done += len(data)
+            with self._lock:
+                self.sent += len(data)
             if fault.slow_s:
                 time.sleep(fault.slow_s)
 

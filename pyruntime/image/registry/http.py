@@ -198,6 +198,7 @@ class Answer:
         self._thread = threading.get_ident()
         self.status = response.status
         self.headers = response.headers
+        self._empty = empty
         self.begun = self.ended = empty  # whether the body was touched, and read to its end
 
     def __enter__(self) -> Answer:
@@ -207,9 +208,12 @@ class Answer:
         self.close()
 
     def close(self) -> None:
-        """Ends the answer; a body of a few KiB that nobody read is read for the connection's sake."""
+        """Ends the answer; a body of a few KiB that nobody read is read for the connection's sake.
+
+        One to HEAD too: http.client takes no answer of the next request, another thread's, before this one is closed.
+        """
         with suppress(failures.HTTPError, OSError):
-            if not self.ended and not self.begun and 0 <= self.length <= 16384:
+            if self._empty or (not self.begun and 0 <= self.length <= 16384):
                 self._response.read(16385, decode_content=False)
                 self.ended = True
         self._response.release_conn() if self.ended else self._response.close()
