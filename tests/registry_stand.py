@@ -36,16 +36,20 @@ if TYPE_CHECKING:
     from tests.small_images import Made
 
 PROGRAM = "docker-registry"
-WAIT_S = 30.0
+WAIT_S = 60.0
 USER, PASSWORD = "anna", "s3cret, with: signs"
 QUICK = RetryPolicy(attempts=4, base_s=0.02, cap_s=0.1)
 
 
-def free_port() -> int:
-    """A TCP port that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+def reserved_port() -> socket.socket:
+    """A TCP port of loopback that the kernel gives to nobody else as long as this socket is open.
+
+    A server that sets SO_REUSEADDR, as Go's and Python's do, may listen on it (socket(7)).
+    """
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.bind(("127.0.0.1", 0))
+    return made
 
 
 class Registry:
@@ -56,7 +60,8 @@ class Registry:
         if shutil.which(PROGRAM) is None:
             pytest.skip("needs docker-registry (Debian: docker-registry)")
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.port = folder, free_port()
+        self._reserved = reserved_port()
+        self.folder, self.port = folder, self._reserved.getsockname()[1]
         self.host = f"127.0.0.1:{self.port}"
         self.scheme = "https" if authority else "http"
         web: dict[str, Any] = {"addr": self.host, "relativeurls": False}
@@ -90,6 +95,12 @@ class Registry:
             self._process.wait()
             self._process = None
 
+    def close(self) -> None:
+        """Ends it for good."""
+        self.stop()
+        self._log.close()
+        self._reserved.close()
+
     def blobs(self) -> set[str]:
         """Digests of the content it stores."""
         top = self.folder / "storage/docker/registry/v2/blobs/sha256"
@@ -113,8 +124,7 @@ def registry(folder: Path, **more: Any) -> Iterator[Registry]:
     try:
         yield made
     finally:
-        made.stop()
-        made._log.close()
+        made.close()
 
 
 def put(client: RegistryClient, name: str, data: bytes, **more: Any) -> str:

@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from pyruntime.api.client.connection import Client, Unreachable
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 PYCTR, PYCTRD = (str(REPOSITORY / ".venv/bin" / name) for name in ("pyctr", "pyctrd"))
 DOCKERS = {"docker20": "/usr/bin/docker", "docker28": "/usr/local/bin/docker"}
-TIMEOUT_S = 60
+TIMEOUT_S = 180  # of what takes a second on an idle machine
 
 
 class Daemon:
@@ -42,7 +44,7 @@ class Daemon:
         words = [PYCTRD, "--host", self.host, "--data-root", str(self.root), "--config-file", str(self.folder / "daemon.json")]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([*words, "--debug", *self.words], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + TIMEOUT_S
         while True:
             try:
                 self.client.ping()
@@ -65,7 +67,7 @@ class Daemon:
         assert self.process is not None
         self.process.send_signal(number)
         try:
-            return self.process.wait(20)
+            return self.process.wait(TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -124,6 +126,50 @@ def daemon(folder: Path, *words: str, settings: dict[str, Any] | None = None) ->
             assert not made.socket.exists()
     finally:
         made.end()
+
+
+ECHO = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as listener:
+    listener.bind(sys.argv[1])
+    listener.listen()
+    print("listens", flush=True)
+    while True:
+        with listener.accept()[0] as found:
+            found.sendall(found.recv(100))
+"""
+
+
+@contextmanager
+def echo(folder: Path) -> Iterator[Callable[[], None]]:
+    """One exchange with a process that only echoes: what any answer takes on this machine just now."""
+    path = str(folder / "echo.sock")
+    with subprocess.Popen([sys.executable, "-c", ECHO, path], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"listens\n"
+
+        def exchange() -> None:
+            with socket.socket(socket.AF_UNIX) as found:
+                found.connect(path)
+                found.sendall(b"x")
+                assert found.recv(100) == b"x"
+
+        try:
+            yield exchange
+        finally:
+            process.kill()
+
+
+def seconds(exchange: Callable[[], object]) -> float:
+    """How long it took."""
+    began = time.monotonic()
+    exchange()
+    return time.monotonic() - began
+
+
+def are_quick(took: Sequence[float], beside: Sequence[float], share: float) -> bool:
+    """Whether this share of them took less than 0.1 s; on a machine where an echo takes its time, ten times that."""
+    at = int(len(took) * share)
+    return sorted(took)[at] < max(0.1, 10 * sorted(beside)[at])
 
 
 def need(program: str) -> str:

@@ -7,28 +7,19 @@ import random
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
 from pyruntime.image.store import Store
 from tests import small_images
 from tests.engine.registries import publish
-from tests.engine.stand import PYCTR, Daemon
+from tests.engine.stand import PYCTR, TIMEOUT_S, Daemon
 from tests.registry_stand import registry
+from tests.waiting import helpers_of, until
 
 pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("default::ResourceWarning")]
 SEED = int(os.environ.get("PYRUNTIME_SEED", "5"))
 LONGEST_S = 1.2  # of a pull here, about
-
-
-def children(pid: int) -> list[int]:
-    """All processes below one."""
-    found = []
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, path.read_text().split()):
-            found += [child, *children(child)]
-    return found
 
 
 def work(daemon: Daemon, name: str, number: int) -> list[subprocess.Popen[bytes]]:
@@ -49,14 +40,10 @@ def test_killed_at_any_instant(tmp_path, rounds):
                 daemon.start()
                 clients = work(daemon, name, number)
                 time.sleep(chance.uniform(0, LONGEST_S))
-                orphans = children(daemon.process.pid)
                 assert daemon.stop(signal.SIGKILL) == -signal.SIGKILL
                 for client in clients:
-                    client.wait(30)
-                deadline = time.monotonic() + 10
-                while any(Path(f"/proc/{pid}").exists() for pid in orphans):
-                    assert time.monotonic() < deadline, orphans
-                    time.sleep(0.05)
+                    client.wait(TIMEOUT_S)
+                until(lambda: not helpers_of(daemon.root))  # they end with the pipe that fed them
                 with Store.open(str(daemon.root)) as store:
                     assert store.verify() == [], f"round {number}, seed {SEED}"
             daemon.start()

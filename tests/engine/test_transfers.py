@@ -14,7 +14,7 @@ import pytest
 from pyruntime.image.digest import digest_of
 from tests import small_images
 from tests.engine.registries import publish, small
-from tests.engine.stand import Tool, daemon
+from tests.engine.stand import TIMEOUT_S, Tool, are_quick, daemon, echo, seconds
 from tests.registry_stand import PASSWORD, USER, htpasswd, registry
 
 pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("default::ResourceWarning")]
@@ -257,7 +257,7 @@ def test_bars_on_a_terminal(engine, hub):
         except OSError:
             break
     os.close(master)
-    assert process.wait(30) == 0
+    assert process.wait(TIMEOUT_S) == 0
     assert b"Pull complete" in text
     assert b"\x1b[" in text
     assert f"Status: Downloaded newer image for {name}".encode() in text
@@ -270,20 +270,22 @@ def test_ping_is_quick_during_a_pull(tmp_path, hub):
     big = small_images.image([{f"f{layer}": os.urandom(40 << 20)} for layer in range(3)], level=0)
     name = publish(hub, "big/image", "1", big)
     with daemon(tmp_path / "d") as engine:
-        took, stop = [], threading.Event()
+        took, beside, stop = [], [], threading.Event()
 
         def ping() -> None:
-            while not stop.wait(0.01):
-                began = time.monotonic()
-                engine.client.ping()
-                took.append(time.monotonic() - began)
+            with echo(tmp_path) as exchange:
+                while not stop.wait(0.01):
+                    beside.append(seconds(exchange))
+                    took.append(seconds(engine.client.ping))
 
         thread = threading.Thread(target=ping)
         thread.start()
-        engine.run(Tool(engine, "pyctr").program, "pull", "-q", name)
-        stop.set()
-        thread.join()
-        print(f"\n{len(took)} pings during a pull: worst {max(took) * 1000:.0f} ms")
+        try:
+            engine.run(Tool(engine, "pyctr").program, "pull", "-q", name)
+        finally:
+            stop.set()
+            thread.join()
+        print(f"\n{len(took)} pings during a pull: worst {max(took) * 1000:.0f} ms, of an echo {max(beside) * 1000:.0f} ms")
         assert len(took) > 5
         # The worst are those that waited for a processor: tests run on busy machines.
-        assert sorted(took)[int(len(took) * 0.95)] < 0.1
+        assert are_quick(took, beside, 0.95)

@@ -21,6 +21,7 @@ from pyruntime.image.transfers import Transfers
 from tests import small_images
 from tests.fault_proxy import Fault
 from tests.registry_stand import QUICK, upload
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.system,
@@ -295,16 +296,20 @@ def test_a_part_that_was_damaged_is_fetched_anew(plain, proxy, store, client, wh
 def test_three_at_a_time_and_extracted_as_they_come(plain, proxy, store, client) -> None:
     made = small_images.image([{f"first{i}": os.urandom(200_000), f"second{i}": os.urandom(400_000)} for i in range(6)])
     upload(plain, "many", made, "v1")
-    proxy.faults.append(Fault("GET", "|".join(made.layers), slow_s=0.01, times=-1))
-    early: list[str] = []
-
-    def look(line: Progress) -> None:
-        if line.status == "Downloading" and line.current < line.total:
-            early.extend(str(path) for path in Path(store.root, "staging").glob("*/diff/first*"))
-
-    pull(store, client, parse_reference(f"{proxy.host}/many:v1"), progress=look)
+    gate = threading.Event()
+    proxy.faults.append(Fault("GET", "|".join(made.layers), gate=gate, hold_at=500_000, times=-1))
+    done: list[str] = []
+    thread = threading.Thread(target=lambda: done.append(pull(store, client, parse_reference(f"{proxy.host}/many:v1")).id))
+    thread.start()
+    try:
+        until(lambda: proxy.active == 3)
+        # a layer's first file is there before its last bytes have come
+        until(lambda: len(list(Path(store.root, "staging").glob("*/diff/first*"))) == 3)
+    finally:
+        gate.set()
+        thread.join()
     assert proxy.most_active == 3
-    assert early  # a layer's first file was there before its last byte had come
+    assert done == [made.config_digest]
 
 
 def test_a_cancelled_pull(plain, proxy, store, client) -> None:
@@ -312,7 +317,7 @@ def test_a_cancelled_pull(plain, proxy, store, client) -> None:
     upload(plain, "cancelled", made, "v1")
     reference = parse_reference(f"{proxy.host}/cancelled:v1")
     cancel = threading.Event()
-    proxy.faults.append(Fault("GET", "|".join(made.layers), slow_s=0.05, times=4))
+    proxy.faults.append(Fault("GET", "|".join(made.layers), slow_s=1.0, times=-1))  # two minutes for each
     began: list[float] = []
 
     def look(line: Progress) -> None:
@@ -322,7 +327,8 @@ def test_a_cancelled_pull(plain, proxy, store, client) -> None:
 
     with pytest.raises(Cancelled):
         pull(store, client, reference, cancel=cancel, progress=look)
-    assert time.monotonic() - began[0] < 4
+    assert time.monotonic() - began[0] < 30
+    proxy.faults.clear()
     assert store.images() == []
     assert os.listdir(f"{store.root}/staging") == []
     proxy.seen.clear()
@@ -334,7 +340,8 @@ def test_equal_pulls_share_one_transfer(plain, proxy, store, client) -> None:
     made = big(1 << 20)
     upload(plain, "shared", made, "v1")
     reference = parse_reference(f"{proxy.host}/shared:v1")
-    proxy.faults.append(Fault("GET", "/blobs/", slow_s=0.01, times=-1))
+    gate = threading.Event()
+    proxy.faults.append(Fault("GET", "|".join(made.layers), gate=gate, times=-1))
     transfers, results, lines = Transfers(), [], [[], [], []]
     leave = threading.Event()
 
@@ -346,10 +353,14 @@ def test_equal_pulls_share_one_transfer(plain, proxy, store, client) -> None:
             results.append(None)
 
     threads = [threading.Thread(target=one, args=(number,)) for number in range(3)]
-    for thread in threads:
-        thread.start()
-        time.sleep(0.15)
-    leave.set()  # one leaves, the others stay
+    try:
+        for thread, heard in zip(threads, lines):
+            thread.start()
+            until(lambda heard=heard: heard)
+        leave.set()  # one leaves, the others stay
+        threads[2].join()
+    finally:
+        gate.set()
     for thread in threads:
         thread.join()
     assert sorted(str(result and result.id) for result in results) == sorted(["None", made.config_digest, made.config_digest])

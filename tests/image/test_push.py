@@ -23,6 +23,7 @@ from tests import small_images
 from tests.fault_proxy import Fault, fault_proxy
 from tests.image.test_pull import short
 from tests.registry_stand import PASSWORD, QUICK, USER, Authority, htpasswd, registry, upload
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.system,
@@ -146,9 +147,14 @@ def test_five_at_a_time(plain, other, store, client) -> None:
         target = parse_reference(f"{proxy.host}/five:v1")
         store.tag(name, target)
         proxy.faults.append(Fault("POST", "/uploads/", gate=gate, times=-1))
-        threading.Timer(1.5, gate.set).start()
         lines: list[Progress] = []
-        push(store, client, target, progress=lines.append)
+        thread = threading.Thread(target=lambda: push(store, client, target, progress=lines.append))
+        thread.start()
+        try:
+            until(lambda: proxy.active == 5)
+        finally:
+            gate.set()
+            thread.join()
         assert proxy.most_active == 5
         assert sum(line.status == "Waiting" for line in lines) == 4
 
@@ -172,10 +178,15 @@ def test_a_cancelled_push(plain, other, store, client) -> None:
         target = parse_reference(f"{proxy.host}/cancelled:v1")
         store.tag(name, target)
         proxy.faults.append(Fault("PUT", "/uploads/", gate=gate, times=-1))
-        threading.Timer(0.5, cancel.set).start()
-        threading.Timer(3, gate.set).start()
+        def give_up() -> None:
+            until(lambda: proxy.count("PUT", "/uploads/"))
+            cancel.set()
+
+        thread = threading.Thread(target=give_up)
+        thread.start()
         with pytest.raises(Cancelled):
             push(store, client, target, cancel=cancel)
+        thread.join()
         gate.set()
     assert by_hand(other, "cancelled", "v1")[0] == 404
 

@@ -319,7 +319,7 @@ def test_one_writer_and_the_others_wait(store) -> None:
             assert seen == []
             ingest.write(data)
             ingest.commit()
-        thread.join(10)
+        thread.join(60)
     assert seen == ["complete"]
 
 

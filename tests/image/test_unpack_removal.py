@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -16,6 +15,7 @@ from pyruntime.image import media
 from pyruntime.image.digest import digest_of
 from tests.image.test_unpack_rootless import NOBODY, place, reachable, subordinate
 from tests.image.trees import directory, file, layer, symlink
+from tests.waiting import until
 
 pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
               pytest.mark.skipif(shutil.which("newuidmap") is None, reason="needs newuidmap (Debian: uidmap)")]  # fmt: skip
@@ -128,7 +128,9 @@ def test_a_layer_that_no_image_took_goes(place, home, how, code) -> None:
 def test_a_pull_that_was_killed_while_it_unpacked(place, home) -> None:
     """The helper ends with the pipe that fed it; an opening after that takes away what it made."""
     run(place, home, "die within", -9)
-    until = time.monotonic() + 30
-    while left(home):
-        assert time.monotonic() < until
+
+    def opened() -> bool:
         run(place, home, "open")
+        return not left(home)
+
+    until(opened)

@@ -119,9 +119,9 @@ def test_a_real_bus(bus: str) -> None:
         assert found.reply(wrong).fields[dbus.ERROR_NAME] == "org.freedesktop.DBus.Error.UnknownMethod"
         assert found.reply(take).body == [1]
         assert found.reply(match).kind == dbus.REPLY
-        signal = found.signal(5000)
+        signal = found.signal(60000)
         while signal is not None and signal.body[0] != "a.test.Name":
-            signal = found.signal(5000)
+            signal = found.signal(60000)
         assert signal is not None
 
 

@@ -159,7 +159,7 @@ def test_services_get_a_datagram(service: str, received: bytes, tmp_path: Path) 
     path = str(tmp_path / "socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(path)
-        listener.settimeout(5)
+        listener.settimeout(60)
         send(service, "error", "oh", journal=path, syslog=path)
         assert listener.recv(4096) == received
 

@@ -179,6 +179,6 @@ def test_fuzz_the_decoder(tmp_path: Path) -> None:
         (corpus / name).write_bytes(pack([Step(name, *(samples[kind] for _, kind in args))]))
     (corpus / "all").write_bytes(pack(STEPS))
     done = subprocess.run([TREE / "csrc" / "fuzz-decode", f"-max_total_time={FUZZ_S}", "-seed=1", "-verbosity=0",
-                           f"-artifact_prefix={tmp_path}/", corpus], capture_output=True, check=False, timeout=120,
+                           f"-artifact_prefix={tmp_path}/", corpus], capture_output=True, check=False, timeout=600,
                           env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})
     assert done.returncode == 0, done.stderr.decode()[-2000:]

@@ -149,7 +149,7 @@ def test_compiling_and_encoding_is_a_matter_of_a_millisecond():
     """Start-up is a budget: the best of many, far above the 0.3 ms it takes, far below what a slow way would."""
     best = 1.0
     for _ in range(50):
-        start = time.perf_counter()
+        start = time.thread_time()
         encode(plan(), blobs={})
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.thread_time() - start)
     assert best < 0.005

@@ -88,13 +88,13 @@ def scanner(request, monkeypatch):
 @pytest.mark.parametrize(("data", "message", "hint"), REFUSED, ids=lambda value: repr(value)[:30])
 @pytest.mark.usefixtures("scanner")
 def test_refused_with_peers_text_and_position(data, message, hint):
-    began = time.monotonic()
+    began = time.thread_time()
     with pytest.raises(SpecError) as caught:
         load(data)
     assert str(caught.value).startswith(message)
     assert hint in caught.value.hint
     assert str(caught.value).isprintable()
-    assert time.monotonic() - began < 2
+    assert time.thread_time() - began < 2
 
 
 @pytest.mark.parametrize(("data", "message", "pointer"), STRINGS, ids=repr)
@@ -112,10 +112,10 @@ def test_accepted(data, value):
 
 def test_unbalanced_megabytes_are_refused_quickly():
     for data in (b"[{" * (1 << 20), b"[}" * (1 << 20), b"]" * (1 << 20), b'{"a":"' + b"\\" * (1 << 20)):
-        began = time.monotonic()
+        began = time.thread_time()
         with pytest.raises(SpecError):
             load(data)
-        assert time.monotonic() - began < 2
+        assert time.thread_time() - began < 2
 
 
 COMPACT = [
