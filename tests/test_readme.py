@@ -16,6 +16,8 @@ from pyruntime.cli.parse import check_count, parse_flags
 from pyruntime.cli.pyctr import commands as pyctr
 from pyruntime.cli.pyctr.main import count_problem
 from pyruntime.cli.pyctr.words import parse_words
+from tests.engine.registries import publish, small
+from tests.registry_stand import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,11 +42,11 @@ def test_commands_parse(command: str) -> None:
     check_count("pyruntime", called.name, rest, called.least, called.most)
 
 
-@pytest.mark.parametrize("command", re.findall(r"^\$ pyctr (.*)", README, re.MULTILINE))
+@pytest.mark.parametrize("command", re.findall(r"(?:^\$ |`|\| )pyctr ([a-z][^`\n]* [^`\n]*)", README, re.MULTILINE))
 def test_commands_of_the_engine_parse(command: str) -> None:
     called, words = pyctr.find(shlex.split(command))
     assert called is not None
-    assert count_problem(called, len(parse_words(called.flags, words).rest)) == ""
+    assert count_problem(called, len(parse_words(called.flags, words, stops=called.stops).rest)) == ""
 
 
 def test_targets_exist() -> None:
@@ -61,6 +63,22 @@ def test_every_verb_is_named() -> None:
 def test_the_first_screen() -> None:
     screen = "\n".join(README.splitlines()[:45])
     assert all(text in screen for text in ("make run", "make test", "pyruntime explain", "level=error", "hint:"))
+
+
+@pytest.mark.system
+def test_the_example_of_images(tmp_path: Path) -> None:
+    """Against a registry on loopback, with paths of its own."""
+    text = re.search(r"```python\n(from pyruntime.image.*?)```", README, re.DOTALL)
+    assert text is not None
+    with registry(tmp_path / "hub") as hub:
+        name = publish(hub, "debian", "12", small("readme"))
+        program = text[1].replace("registry.example/debian:12", name).replace("/srv/images", str(tmp_path / "images"))
+        program = program.replace('"bundle"', repr(str(tmp_path / "bundle")))
+        result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=REPOSITORY,
+                                check=False)  # fmt: skip
+    assert (result.returncode, result.stderr) == (0, "")
+    assert sorted(path.name for path in (tmp_path / "bundle").iterdir()) == ["config.json", "rootfs"]
+    assert (tmp_path / "bundle/rootfs/etc/readme0").is_file()
 
 
 @pytest.mark.system
