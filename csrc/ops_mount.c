@@ -41,20 +41,24 @@ int op_use_root(struct ctx *c, const struct step *s)
     return set_slot(c, SLOT_ROOT, res(open(path, O_PATH | O_DIRECTORY | O_CLOEXEC)));
 }
 
-/* "mode=755" of the directory that is covered; the plan's own mode= comes later and wins. */
-static int inherited_mode(int fd, char out[16])
+/* "mode=755" of the directory that is covered, which is put into `out`: 1; the plan's own mode= comes later and wins.
+   0 for a directory that was made for this mount: the kernel's own default then (1777 for tmpfs). */
+static int inherited_mode(const struct ctx *c, int fd, char out[16])
 {
+    uint64_t here[2];
     struct stat st;
     char *at = out + 5;
-    int shift;
+    int shift, ret = place_of(fd, here);
 
+    if (ret < 0 || (here[0] == c->made[0] && here[1] == c->made[1]))
+        return ret;
     if (fstat(fd, &st) < 0)
         return -errno;
     memcpy(out, "mode=", 5);
     for (shift = 9; shift >= 0; shift -= 3)
         *at++ = (char)('0' + ((st.st_mode >> shift) & 7));
     *at = 0;
-    return 0;
+    return 1;
 }
 
 /* S2, S23: the name now leads to the file system that was asked for, and still through no symlink. */
@@ -79,13 +83,14 @@ static int mount_data(struct ctx *c, const struct step *s, int target, const cha
     if (count > MAX_DATA - 2)
         return -E2BIG;
     if ((s->arg[5] & F_INHERIT_MODE) != 0) {
-        ret = inherited_mode(target, mode);
-        data[used++] = mode;
+        ret = inherited_mode(c, target, mode);
+        if (ret > 0)
+            data[used++] = mode;
     }
     for (i = 0; i < count; i++)
         data[used++] = plan_strv_at(&c->plan, s->arg[3], i);
     data[used] = NULL;
-    return ret;
+    return ret < 0 ? ret : 0;
 }
 
 /* OP_MOUNT: a new file system on the target, with its attributes from the first moment. Nothing is left attached on

@@ -183,7 +183,7 @@ static int walk_enter(struct walk *w, int fd, const char *name)
     return 0;
 }
 
-/* Create `name`; somebody else having been quicker is fine, the caller looks again. A file is not executable. */
+/* Create `name`: 1, or 0 when somebody else was quicker; the caller looks again. A file is not executable. */
 static int walk_create(const struct walk *w, const char *name)
 {
     int last = *w->rest == 0, ret;
@@ -192,24 +192,25 @@ static int walk_create(const struct walk *w, const char *name)
         ret = res(mknodat(w->dir, name, S_IFREG | (mode_t)(w->mode & 0666), 0));
     else
         ret = res(mkdirat(w->dir, name, last ? (mode_t)(w->mode & 07777) : 0755));
-    return ret == -EEXIST ? 0 : ret;
+    return ret == -EEXIST ? 0 : ret < 0 ? ret : 1;
 }
 
 /* Look at `name` in dir: enter it, follow it, create it. 1 when it is there and the walk is at its end. */
 static int walk_name(struct walk *w, const char *name)
 {
-    int tries, fd = -ENOENT, ret = 0;
+    int tries, fd = -ENOENT, ret = 0, created = 0;
     struct stat st;
 
     for (tries = 0; fd == -ENOENT && tries < MAX_TRIES; tries++) {
         fd = open_below(w->dir, name, O_PATH | O_NOFOLLOW, RES_BENEATH);
         if (fd == -ENOENT)
-            ret = walk_create(w, name);
+            created = ret = walk_create(w, name);
         if (ret < 0)
             return ret;
     }
     if (fd < 0)
         return fd;
+    ret = 0;
     if (fstat(fd, &st) < 0)
         ret = -errno;
     else if (S_ISLNK(st.st_mode))
@@ -220,6 +221,8 @@ static int walk_name(struct walk *w, const char *name)
         return walk_enter(w, fd, name);
     else
         ret = -ENOTDIR;
+    if (ret == 1 && created && place_of(fd, w->c->made) < 0)
+        w->c->made[1] = 0;
     close_fd(&fd);
     return ret;
 }

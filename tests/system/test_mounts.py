@@ -104,6 +104,9 @@ ROWS: list[tuple[str, list[dict[str, Any]], str, str]] = [
         "1750:7\n64",
     ),
     ("mode of an existing target", [tmpfs(target="/tmp")], "stat -c %a /tmp", "1777"),
+    ("the kernel's mode where the target was missing", [tmpfs(target="/a/new")], "stat -c %a /a /a/new", "755\n1777"),
+    ("copied up, where it was missing", [tmpfs("tmpcopyup", target="/a/new")], "stat -c %a /a/new", "1777"),
+    ("mode of a target that a mount before made", [tmpfs(), tmpfs(target="/mnt")], "stat -c %a /mnt", "1777"),
     ("an explicit mode wins", [tmpfs("mode=700", target="/tmp")], "stat -c %a /tmp", "700"),
     (
         "a new target",
