@@ -30,12 +30,12 @@ static const struct kinds kinds_of[OP_LIMIT] = {FOR_EACH_OP(X)};
 static const struct {
     uint8_t op, arg;
 } required[] = {
-    {OP_WRITE_PROC, 0}, {OP_KEYRING, 0},       {OP_LINK_UP, 0},       {OP_PROPAGATION, 0}, {OP_ATTACH_ROOT, 1},
-    {OP_USE_ROOT, 0},   {OP_MAKE_PATH, 0},     {OP_MOUNT, 0},         {OP_MOUNT, 2},       {OP_MOVE_MOUNT, 1},
-    {OP_REMOUNT, 0},    {OP_MKNOD, 0},         {OP_MOUNT_SETATTR, 0}, {OP_SYMLINK, 0},     {OP_SYMLINK, 1},
-    {OP_MASK, 0},       {OP_READONLY, 0},      {OP_HOOK, 0},          {OP_UMOUNT, 0},      {OP_SECCOMP, 0},
-    {OP_CHDIR, 0},      {OP_EXECVE, 0},        {OP_AFFINITY, 0},      {OP_COPY_UP, 0},     {OP_FIND_PROGRAM, 0},
-    {OP_CLONE_TREE, 1}, {OP_CLASSIC_MOUNT, 2}, {OP_COVER, 0},         {OP_SCHEDULER, 0},
+    {OP_WRITE_PROC, 0},    {OP_KEYRING, 0},   {OP_LINK_UP, 0},       {OP_PROPAGATION, 0}, {OP_ATTACH_ROOT, 1},
+    {OP_USE_ROOT, 0},      {OP_MAKE_PATH, 0}, {OP_MOUNT, 0},         {OP_MOUNT, 2},       {OP_MOVE_MOUNT, 1},
+    {OP_REMOUNT, 0},       {OP_MKNOD, 0},     {OP_MOUNT_SETATTR, 0}, {OP_SYMLINK, 0},     {OP_SYMLINK, 1},
+    {OP_MASK, 0},          {OP_READONLY, 0},  {OP_HOOK, 0},          {OP_UMOUNT, 0},      {OP_SECCOMP, 0},
+    {OP_CHDIR, 0},         {OP_EXECVE, 0},    {OP_AFFINITY, 0},      {OP_COPY_UP, 0},     {OP_CLONE_TREE, 1},
+    {OP_CLASSIC_MOUNT, 2}, {OP_COVER, 0},     {OP_SCHEDULER, 0},
 };
 
 static uint32_t load32(const unsigned char *at)

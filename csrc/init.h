@@ -39,7 +39,7 @@ struct ctx {
     uint64_t fresh[MAX_FRESH]; /* the mounts of file systems that were made here, by number */
     uint32_t fresh_count;
     uint64_t made[2]; /* mount and inode of the directory that make_path last created at the end of its path */
-    int covered; /* what the mount step just before hid, for copy_up; else -1 */
+    int covered;      /* what the mount step just before hid, for copy_up; else -1 */
     struct stencil null_file, empty_dir;
     int32_t value; /* of the ERROR message */
     uint32_t detail_size;

@@ -8,20 +8,26 @@
 #include <sys/wait.h>
 #include <time.h>
 
+/* The last of what it said. */
+struct said {
+    int pipe[2]; /* [0] read end, [1] write end */
+    size_t size;
+    char tail[DETAIL_MAX / 2 - 16];
+};
+
 struct hook {
     const char *path, *cwd;
     char **argv, **env;
     int root; /* borrowed, for the cwd "." */
     int umask_done;
-    int in[2], out[2]; /* the pipes: [0] read end, [1] write end */
-    int to[2];         /* its stdout and stderr: the pipe, or a file; borrowed */
+    int in[2];
+    struct said said[2]; /* by stdout and by stderr */
+    int to[2];           /* its stdout and stderr: the pipe, or a file; borrowed */
     int pid, pidfd;
     volatile int *err; /* shared with the child, which sets it when it ends without execve */
     char own_pid[24];
     const char *part[3]; /* what is left to write to its stdin */
     int parts_done;
-    size_t output;
-    char tail[DETAIL_MAX - 16]; /* the last of its output */
 };
 
 /* The child's half. With a true vfork it runs in the parent's memory, while the parent sleeps. */
@@ -58,12 +64,15 @@ static int hook_pipes(struct hook *h, const int files[2])
 {
     int i;
 
-    if (pipe2(h->in, O_CLOEXEC) < 0 || pipe2(h->out, O_CLOEXEC) < 0)
+    if (pipe2(h->in, O_CLOEXEC) < 0 || fcntl(h->in[1], F_SETFL, O_NONBLOCK) < 0)
         return -errno;
-    if (fcntl(h->in[1], F_SETFL, O_NONBLOCK) < 0 || fcntl(h->out[0], F_SETFL, O_NONBLOCK) < 0)
-        return -errno;
-    for (i = 0; i < 2; i++)
-        h->to[i] = files[i] >= 0 ? files[i] : h->out[1];
+    for (i = 0; i < 2; i++) {
+        int *ends = h->said[i].pipe;
+
+        if (pipe2(ends, O_CLOEXEC) < 0 || fcntl(ends[0], F_SETFL, O_NONBLOCK) < 0)
+            return -errno;
+        h->to[i] = files[i] >= 0 ? files[i] : ends[1];
+    }
     return 0;
 }
 
@@ -96,29 +105,35 @@ static void feed(struct hook *h)
 }
 
 /* Read what is there, keeping the end of it. At most a pipe's worth: a flood cannot hold us here. */
-static void collect(struct hook *h)
+static void collect(struct said *s)
 {
-    char piece[2048];
+    char piece[1024];
     int rounds;
 
-    for (rounds = 0; rounds < 64 && h->out[0] >= 0; rounds++) {
-        ssize_t got = read(h->out[0], piece, sizeof piece);
+    for (rounds = 0; rounds < 128 && s->pipe[0] >= 0; rounds++) {
+        ssize_t got = read(s->pipe[0], piece, sizeof piece);
         size_t keep;
 
         if (got < 0 && errno == EAGAIN)
             return;
         if (got <= 0) {
-            close_fd(&h->out[0]);
+            close_fd(&s->pipe[0]);
             return;
         }
-        keep = sizeof h->tail - (size_t)got;
-        if (h->output > keep) {
-            memmove(h->tail, h->tail + h->output - keep, keep);
-            h->output = keep;
+        keep = sizeof s->tail - (size_t)got;
+        if (s->size > keep) {
+            memmove(s->tail, s->tail + s->size - keep, keep);
+            s->size = keep;
         }
-        memcpy(h->tail + h->output, piece, (size_t)got);
-        h->output += (size_t)got;
+        memcpy(s->tail + s->size, piece, (size_t)got);
+        s->size += (size_t)got;
     }
+}
+
+static void collect_both(struct hook *h)
+{
+    collect(&h->said[0]);
+    collect(&h->said[1]);
 }
 
 /* Serve the pipes until the hook has ended. 0, -ETIMEDOUT, -EPIPE when the host is gone, or -errno. */
@@ -127,22 +142,25 @@ static int hook_serve(struct hook *h, int host, int64_t timeout_ms)
     int64_t end = now_ms() + timeout_ms;
 
     for (;;) {
-        struct pollfd fds[4] = {
-            {h->pidfd, POLLIN, 0}, {h->out[0], POLLIN, 0}, {h->in[1], POLLOUT, 0}, {host, POLLRDHUP, 0}};
+        struct pollfd fds[5] = {{h->pidfd, POLLIN, 0},
+                                {h->said[0].pipe[0], POLLIN, 0},
+                                {h->said[1].pipe[0], POLLIN, 0},
+                                {h->in[1], POLLOUT, 0},
+                                {host, POLLRDHUP, 0}};
         int64_t left = timeout_ms > 0 ? end - now_ms() : -1;
         int over = timeout_ms > 0 && left <= 0; /* a hook that ended while we were kept from looking was in time */
 
-        if (poll(fds, 4, over ? 0 : left > 1000000 ? 1000000 : (int)left) < 0 && errno != EINTR)
+        if (poll(fds, 5, over ? 0 : left > 1000000 ? 1000000 : (int)left) < 0 && errno != EINTR)
             return -errno;
-        if (fds[2].revents != 0)
+        if (fds[3].revents != 0)
             feed(h);
-        if (fds[1].revents != 0)
-            collect(h);
+        if (fds[1].revents != 0 || fds[2].revents != 0)
+            collect_both(h);
         if (fds[0].revents != 0) {
-            collect(h);
+            collect_both(h);
             return 0;
         }
-        if (fds[3].revents != 0)
+        if (fds[4].revents != 0)
             return -EPIPE;
         if (over)
             return -ETIMEDOUT;
@@ -161,7 +179,7 @@ static int hook_reap(struct hook *h, int killed)
     while (waitpid(h->pid, &status, 0) < 0 && errno == EINTR)
         ;
     if (killed)
-        collect(h);
+        collect_both(h);
     return status;
 }
 
@@ -184,7 +202,8 @@ static void hook_prepare(struct ctx *c, const struct step *s, struct hook *h)
     int64_t argv = s->arg[1], state = s->arg[4];
 
     memset(h, 0, sizeof *h);
-    h->in[0] = h->in[1] = h->out[0] = h->out[1] = h->pidfd = -1;
+    h->in[0] = h->in[1] = h->said[0].pipe[0] = h->said[0].pipe[1] = h->said[1].pipe[0] = h->said[1].pipe[1] = -1;
+    h->pidfd = -1;
     h->path = plan_str(&c->plan, s->arg[0]);
     h->cwd = plan_str(&c->plan, s->arg[5]);
     h->root = slot_fd(c, SLOT_ROOT);
@@ -211,7 +230,8 @@ static int hook_run(struct hook *h, const struct ctx *c, int64_t timeout_ms, int
     if (ret == 0)
         ret = hook_spawn(h);
     close_fd(&h->in[0]);
-    close_fd(&h->out[1]);
+    close_fd(&h->said[0].pipe[1]);
+    close_fd(&h->said[1].pipe[1]);
     if (ret == 0)
         h->pidfd = ret = res(syscall(NR_PIDFD_OPEN, h->pid, 0));
     if (h->pidfd >= 0)
@@ -221,10 +241,22 @@ static int hook_run(struct hook *h, const struct ctx *c, int64_t timeout_ms, int
     return *h->err != 0 ? -*h->err : ret;
 }
 
+/* What the hook said, as the detail: stdout, NUL, stderr. */
+static void tell_output(struct ctx *c, const struct hook *h)
+{
+    char both[sizeof h->said[0].tail + 1 + sizeof h->said[1].tail];
+    size_t first = h->said[0].size;
+
+    memcpy(both, h->said[0].tail, first);
+    both[first] = 0;
+    memcpy(both + first + 1, h->said[1].tail, h->said[1].size);
+    set_detail_bytes(c, both, first + 1 + h->said[1].size);
+}
+
 /* Ends the process, the hook reaped, when the host is gone: nobody is left to be told.
    -ECHILD with the wait status as value when the hook failed; -ETIMEDOUT when it was killed for the time it took;
    the errno of chdir or execve when it did not start. The detail is the last of its output,
-   which may be nothing; where it did not start, its path. */
+   or where it did not start, its path. */
 int op_hook(struct ctx *c, const struct step *s)
 {
     static const unsigned long zero[8];
@@ -244,14 +276,15 @@ int op_hook(struct ctx *c, const struct step *s)
     syscall(SYS_rt_sigaction, SIGPIPE, zero, NULL, 8);
     if (ret == 0 && status != 0)
         ret = -ECHILD;
-    if (ret == -ECHILD || ret == -ETIMEDOUT)
+    if (ret == -ECHILD || ret == -ETIMEDOUT) {
         c->value = status;
-    if (h.output > 0 || ret == -ECHILD)
-        set_detail_bytes(c, h.tail, h.output);
-    else
+        tell_output(c, &h);
+    } else {
         set_detail(c, h.path);
+    }
     close_fd(&h.in[1]);
-    close_fd(&h.out[0]);
+    close_fd(&h.said[0].pipe[0]);
+    close_fd(&h.said[1].pipe[0]);
     close_fd(&h.pidfd);
     munmap((void *)(uintptr_t)h.err, sizeof *h.err);
     return ret;

@@ -14,8 +14,6 @@ from pyruntime.spec.linux import DeviceRule
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     Node = tuple[str, int | None, int | None]  # type b or c, major, minor; None: any
 
 RULES = f"{R}/devices"
@@ -41,20 +39,18 @@ DEFAULT_RULES = (
 class Access:
     """The state of a device cgroup: `allow_all` is the default, `exceptions` are what differs from it.
 
-    Each exception keeps the origin of the rule that last widened it. `known` False: the default is the parent's and
-    was not read, so only what rules add can be trusted.
+    Each exception keeps the origin of the rule that last widened it.
     """
 
-    def __init__(self, *, allow_all: bool, known: bool = True) -> None:
+    def __init__(self, *, allow_all: bool) -> None:
         self.allow_all = allow_all
-        self.known = known
         self.exceptions: dict[Node, tuple[frozenset[str], str]] = {}
 
     def apply(self, rule: DeviceRule, origin: str, *, strict: bool) -> None:
         """Play one rule. Raises HostError when v1 cannot express it; with `strict` False such a part is left out."""
         access = frozenset(rule.access)
         if _resets(rule):
-            self.allow_all, self.known = rule.allow, True
+            self.allow_all = rule.allow
             self.exceptions.clear()
             return
         for kind in "bc" if rule.type == "a" else rule.type:
@@ -92,15 +88,12 @@ class Access:
 def device_writes_v1(rules: tuple[DeviceRule, ...]) -> tuple[Write, ...]:
     """Writes for a new device cgroup: the config's rules in order, then DEFAULT_RULES.
 
-    Without a rule for all devices the parent's state is the start and is not known here: the rules are then written
-    as they are. Raises HostError for a rule that v1 would ignore.
+    What no rule allows is denied, as on v2 and by runc, whatever the parent's cgroup allows: a container without rules
+    has the devices of DEFAULT_RULES. Raises HostError for a rule that v1 would ignore.
     """
-    state = Access(allow_all=False, known=False)
+    state = Access(allow_all=False)
     for index, rule in enumerate(rules):
         state.apply(rule, f"{RULES}/{index}", strict=True)
-    if not state.known:
-        numbered = [(rule, f"{RULES}/{index}") for index, rule in enumerate(rules)]
-        return tuple(_verbatim([*numbered, *((rule, RULES) for rule in DEFAULT_RULES)]))
     for rule in DEFAULT_RULES:
         state.apply(rule, RULES, strict=False)
     return tuple(state.writes())
@@ -114,11 +107,6 @@ def _resets(rule: DeviceRule) -> bool:
 def _files(*, allow_all: bool) -> tuple[str, str]:
     """The file that sets this default, and the one that adds an exception to it."""
     return ("devices.allow", "devices.deny") if allow_all else ("devices.deny", "devices.allow")
-
-
-def _verbatim(rules: Iterable[tuple[DeviceRule, str]]) -> list[Write]:
-    return [_write(_files(allow_all=rule.allow)[0], (kind, rule.major, rule.minor), frozenset(rule.access), origin)
-            for rule, origin in rules for kind in ("bc" if rule.type == "a" else rule.type)]
 
 
 def _write(file: str, node: Node, access: frozenset[str], origin: str) -> Write:

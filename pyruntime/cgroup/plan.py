@@ -96,9 +96,7 @@ def delegated(spec: Spec, where: dict[str, str], facts: CgroupFacts) -> str:
 
 
 def filter_steps(resources: Resources, where: dict[str, str]) -> tuple[HostStep, ...]:
-    """The device filter of a v2 cgroup; none without rules, or when they allow everything."""
-    if not resources.devices:
-        return ()
+    """The device filter of a v2 cgroup; none when the rules allow everything."""
     from pyruntime.cgroup.device_filter import allows_all, rule_texts
 
     if allows_all(resources.devices):

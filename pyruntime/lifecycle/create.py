@@ -95,6 +95,7 @@ def make_options(settings: Settings, container_id: str, *, no_pivot: bool, no_ne
                  listen_fds: int, console: bool, notify: bool = False) -> Options:
     """Options of create and run. Raises UsageError for an id or a descriptor that cannot be."""
     check_container_id(container_id)
+    check_preserve_fds(preserve_fds)
     for number in range(3 + listen_fds, 3 + listen_fds + preserve_fds):
         try:
             if fcntl(number, F_GETFD) & FD_CLOEXEC:  # not inherited from the caller, so it is one of ours (S15)
@@ -106,6 +107,12 @@ def make_options(settings: Settings, container_id: str, *, no_pivot: bool, no_ne
     return Options(id=container_id, no_pivot=no_pivot, no_new_keyring=no_new_keyring, preserve_fds=preserve_fds,
                    listen_fds=listen_fds, console=console, notify_dir=notify_dir, cgroup_manager=settings.cgroup_manager,
                    keyring_token=store.new_token())
+
+
+def check_preserve_fds(count: int) -> None:
+    """Raises UsageError for a number that is none of descriptors."""
+    if count < 0:
+        raise UsageError(f"invalid --preserve-fds {count}", hint="the number of descriptors to pass on, 0 or more")
 
 
 def terminal_check(console_socket: str) -> Callable[[Spec], Spec]:

@@ -68,6 +68,7 @@ def exec_(settings: Settings, container_id: str, *, args: Sequence[str] = (), pr
 
     `process` is the path of an OCI process object; the other process words are ignored then. `signals` as in run.
     """
+    create.check_preserve_fds(preserve_fds)
     pid_path = clean_path(getcwd(), pid_file) if pid_file else ""
     changes = Changes(tuple(args), process, cwd, tuple(env), user, tuple(additional_gids), tty, process_label, apparmor,
                       no_new_privs, tuple(cap))
@@ -144,9 +145,9 @@ def add_flags(given: dict[str, Any], saved: dict[str, Any], changes: Changes) ->
 
 
 def merge(saved: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The container's process with the given keys over it; the umask is inherited even below a new `user`."""
+    """The container's process with the given keys over it (null is absent); the umask stays, even below a new `user`."""
     base = {key: value for key, value in saved.items() if key not in NOT_INHERITED}
-    merged = base | given
+    merged = base | {key: value for key, value in given.items() if value is not None}
     umask = (saved.get("user") or {}).get("umask")
     if umask is not None and isinstance(merged.get("user"), dict):
         merged["user"] = {"umask": umask} | merged["user"]

@@ -47,7 +47,7 @@ def kill(settings: Settings, container_id: str, signal: str = "SIGTERM", *, all_
 
     SIGKILL to a container that shares its pid namespace kills the whole cgroup. Raises StateError when not running.
     """
-    number = parse_signal(signal)
+    number = parse_signal(signal or "SIGTERM")
     with store.lookup(settings.root, container_id) as entry:
         found = state.load(entry)
         now = state.status(entry, found)

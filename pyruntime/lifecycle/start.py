@@ -180,7 +180,11 @@ def _failure(found: dict[str, Any], message: Message) -> RuntimeFailure:
 
     op, origin, subject = found.get("start_steps", {}).get(str(message.step), ("execve", "/process/args/0", ""))
     detail = message.payload.decode("utf-8", "replace")
-    failure = messages.start_error(op, origin, subject, message.errno, detail, message.value)
+    timeout_ms = 0
+    if op == "hook":
+        hook = found["config"]["hooks"]["startContainer"][int(origin.rpartition("/")[2])]
+        timeout_ms = (hook.get("timeout") or 0) * 1000
+    failure = messages.start_error(op, origin, subject, message.errno, detail, message.value, timeout_ms=timeout_ms)
     failure.late = True
     return failure
 

@@ -105,10 +105,11 @@ def init_warning(plan: Plan, step_index: int, errno: int, value: int) -> str:
     return f"can't raise ambient capability {name}: {errno_text(errno)}"
 
 
-def start_error(op: str, origin: str, subject: str, errno: int, detail: str, value: int) -> RuntimeFailure:
+def start_error(op: str, origin: str, subject: str, errno: int, detail: str, value: int, *,
+                timeout_ms: int = 0) -> RuntimeFailure:  # fmt: skip
     """A failure after `ready`, for which only (op, origin, subject) of the step were kept: a hook or execve."""
     if op == "hook":
-        said = _hook_text(origin, errno, detail, value)
+        said = _hook_text(origin, errno, detail, value, timeout_ms=timeout_ms)
         return HookError(said, field=origin, value=subject, hint=_clean_hint(_hook_hint(errno, detail), said))
     text = f"exec {subject}: {errno_text(errno)}"
     return ProgramError(text, errno=errno, field=origin, value=subject,
@@ -244,7 +245,7 @@ def _chdir(step: Any, _errno: int, detail: str, answer: str) -> str:
 
 def _find_program(step: Any, errno: int, _detail: str, answer: str) -> str:
     name = str(step.args[0])
-    if errno == ENOENT and "/" not in name:
+    if errno in (ENOENT, EACCES) and "/" not in name:
         return f'exec: "{name}": executable file not found in $PATH'
     if errno in (ENOENT, ENOTDIR, ELOOP):
         return f'exec: "{name}": stat {name}: {answer}'
@@ -280,7 +281,7 @@ def _hook_error(plan: Plan, step: Step, errno: int, detail: str, value: int) -> 
 
 
 def _hook_text(origin: str, errno: int, detail: str, value: int, *, timeout_ms: int = 0) -> str:
-    """As contract 1.7 has it, hooks. stdout and stderr arrive as one, which is shown where the peers show stderr."""
+    """As contract 1.7 has it, hooks. `detail` is stdout, NUL, stderr of a hook that ran, else its path."""
     _, _, kind, index = origin.split("/")
     where = f"error running {kind} hook #{index}"
     if errno == ETIMEDOUT:
@@ -289,7 +290,8 @@ def _hook_text(origin: str, errno: int, detail: str, value: int, *, timeout_ms: 
         return f"{where}: fork/exec {detail}: {errno_text(errno)}"
     signal = value & 0x7F
     status = f"signal: {signal_text(signal)}" if signal else f"exit status {value >> 8 & 0xFF}"
-    return f"{where}: {status}, stdout: , stderr: {_one_line(detail)}"
+    stdout, _, stderr = detail.partition("\0")
+    return f"{where}: {status}, stdout: {_one_line(stdout)}, stderr: {_one_line(stderr)}"
 
 
 def _one_line(output: str) -> str:
@@ -514,8 +516,9 @@ def _execve_hint(errno: int) -> str:
 
 
 def _hook_hint(errno: int, detail: str) -> str:
-    if errno == ETIMEDOUT and not detail.startswith("/"):
-        return f"raise the hook's timeout, or see why it hangs; the last it said: {_one_line(detail)[-500:]}"
+    said = " ".join(detail.split("\0")).strip()
+    if errno == ETIMEDOUT and said:
+        return f"raise the hook's timeout, or see why it hangs; the last it said: {_one_line(said)[-500:]}"
     return {
         ETIMEDOUT: "raise the hook's timeout, or see why it hangs",
         ECHILD: "run the hook by hand with the container's state on its stdin",

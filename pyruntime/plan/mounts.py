@@ -478,6 +478,9 @@ def _mount(out: Mounts, fstype: str, source: str, target: str, data: tuple[str, 
 
 def _ordinary(out: Mounts, mount: Mount, split: Split, target: str, origin: str) -> None:
     """Any file system type; `ro` also reaches the superblock, so that a device is never opened for writing."""
+    if not mount.type:
+        raise SpecError(f'mount at "{target}" has no type', field=f"{origin}/type",
+                        hint="name the file system, such as tmpfs; a bind mount has the option bind or rbind")
     data, attrs = split.superblock + split.data, split.attr_set
     if attrs & ATTR_RDONLY and target == "/dev":
         attrs &= ~ATTR_RDONLY

@@ -75,8 +75,13 @@ def texts(writes):
     return [(write.file.partition(".")[2], write.data) for write in writes]
 
 
-def test_no_rules_is_the_default_list_on_what_the_parent_has():
-    assert texts(device_writes_v1(())) == [("allow", text) for text in DEFAULTS]
+def test_no_rules_is_the_default_list_and_nothing_else():
+    """As with runc, on v1 and v2: whatever the parent allows."""
+    assert texts(device_writes_v1(())) == [("deny", "a"), *(("allow", text) for text in DEFAULTS)]
+
+
+def test_rules_without_one_for_all_devices_start_from_nothing():
+    assert texts(device_writes_v1((allow("c", 9, 9),)))[:2] == [("deny", "a"), ("allow", "c 9:9 rwm")]
 
 
 def test_deny_all_comes_first_and_once():

@@ -116,7 +116,7 @@ def test_the_unit_comes_before_everything_in_it(facts):
     assert plan.join[0].op == "sd_scope"
     assert plan.join[0].args[0] == "p-web.scope"
     assert {path.rpartition("/machine.slice/")[2] for _, path in plan.paths} == {"p-web.scope"}
-    assert {"cg_make", "cg_join"} <= {step.op for step in plan.join[1:]} <= {"cg_make", "cg_join", "cg_write"}
+    assert {"cg_make", "cg_join"} <= {step.op for step in plan.join[1:]} <= {"cg_make", "cg_join", "cg_write", "cg_devices"}
     assert unit_of(plan.paths) == "p-web.scope"
 
 
@@ -137,8 +137,8 @@ def test_a_cgroup_below_the_unit():
     found = [(step.op, str(step.args[0]).rpartition("/sys/fs/cgroup")[2]) for step in plan.join]
     scope = "/system.slice/pyruntime-web.scope"
     assert found[:3] == [("sd_scope", "pyruntime-web.scope"), ("cg_make", f"{scope}/container"), ("cg_join", f"{scope}/container")]
-    assert found[-1] == ("cg_write", f"{scope}/cgroup.subtree_control")
-    assert [step.args for step in plan.limits] == [(f"{path}/cpu.weight", "100")]
+    assert found[-2:] == [("cg_write", f"{scope}/cgroup.subtree_control"), ("cg_devices", f"{scope}/container")]
+    assert [step.args for step in plan.limits if step.op == "cg_write"] == [(f"{path}/cpu.weight", "100")]
 
 
 def test_a_bind_of_the_unit_s_cgroup_is_opened_when_it_is_there():

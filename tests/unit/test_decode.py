@@ -139,7 +139,7 @@ def test_damage_is_refused(program: Path, damage: Callable[[bytearray], None], w
     Step("close_from", 4), Step("execve", (), ()), Step("execve", None, ("A=b",)),
     Step("hook", "/bin/true", None, None, 0, (), None), Step("hook", "/bin/true", None, None, 0, ("a", "b", "c"), None), Step("setgroups", b"\1\2\3"),
     Step("seccomp", b"\0" * 9, 0, -1), Step("seccomp", None, 0, -1), Step("barrier", 7),
-    Step("mount", "tmpfs", None, None, (), 0, 0), Step("find_program", None, ()), Step("mask", None),
+    Step("mount", "tmpfs", None, None, (), 0, 0), Step("mask", None),
 ], ids=lambda step: f"{step.op}{step.args}")
 def test_dangerous_numbers_and_missing_texts_are_refused(program: Path, step: Step) -> None:
     ran = run(pack([step]), program)

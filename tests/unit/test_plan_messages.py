@@ -54,7 +54,7 @@ def failed(op, error, detail="", value=0, *, origin="", nth=0, plan=PLAN, config
 
 @pytest.mark.parametrize(("op", "origin", "error", "detail", "cause"), [
     ("find_program", "", E.ENOENT, "sh", 'exec: "sh": executable file not found in $PATH'),
-    ("find_program", "", E.EACCES, "sh", 'exec: "sh": permission denied'),
+    ("find_program", "", E.EACCES, "sh", 'exec: "sh": executable file not found in $PATH'),  # as runc says it
     ("find_program", "", E.EISDIR, "sh", 'exec: "sh": is a directory'),
     ("chdir", "", E.ENOENT, "/w", 'chdir to cwd ("/w") set in config.json failed: no such file or directory'),
     ("chdir", "", E.ENOENT, "outside of the root",
@@ -123,12 +123,12 @@ def test_programs(args, error, cause):
 @pytest.mark.parametrize(
     ("value", "error", "detail", "text"),
     [
-        (3 << 8, E.ECHILD, "out\n", "exit status 3, stdout: , stderr: out"),
-        (1 << 8, E.ECHILD, "a\n\x1b[2Jb\n", "exit status 1, stdout: , stderr: a\\n\\x1b[2Jb"),  # one line
-        (9, E.ECHILD, "", "signal: killed, stdout: , stderr: "),
+        (3 << 8, E.ECHILD, "out\n\0err\n", "exit status 3, stdout: out, stderr: err"),
+        (1 << 8, E.ECHILD, "\0a\n\x1b[2Jb\n", "exit status 1, stdout: , stderr: a\\n\\x1b[2Jb"),  # one line
+        (9, E.ECHILD, "\0", "signal: killed, stdout: , stderr: "),
         (11 | 0x80, E.ECHILD, "", "signal: segmentation fault, stdout: , stderr: "),
         (35, E.ECHILD, "", "signal: signal 35, stdout: , stderr: "),
-        (9, E.ETIMEDOUT, "/bin/true", "hook ran past specified timeout of 2.0s"),
+        (9, E.ETIMEDOUT, "\0", "hook ran past specified timeout of 2.0s"),
     ],
     ids=str,
 )
@@ -140,9 +140,9 @@ def test_hooks(value, error, detail, text):
 
 
 def test_a_hook_that_hangs_is_shown_with_its_last_words():
-    failure = failed("hook", E.ETIMEDOUT, "waiting for x\n", 9, origin="/hooks/createContainer/1")
+    failure = failed("hook", E.ETIMEDOUT, "\0waiting for x\n", 9, origin="/hooks/createContainer/1")
     assert failure.hint.endswith("the last it said: waiting for x")
-    failure = failed("hook", E.ETIMEDOUT, "open: Permission denied\n", 9, origin="/hooks/createContainer/1")
+    failure = failed("hook", E.ETIMEDOUT, "open: Permission denied\n\0", 9, origin="/hooks/createContainer/1")
     assert failure.hint == ""  # callers match that text
 
 
