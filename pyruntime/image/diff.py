@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
+from errno import EINVAL, ELOOP, ENODATA, ENOENT, ENOTDIR
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ OVERLAY = ("trusted.overlay.", "user.overlay.")
 LEFT_OUT = ("security.selinux", *OVERLAY)
 NOT_PLAIN = ("redirect", "metacopy")  # a name or data that is elsewhere
 DEPTH = 1000  # of directories open at a time
+# What the kernel says of a name that is something else by now: a link, no link, no directory, nothing.
+EXCHANGED = (EINVAL, ELOOP, ENODATA, ENOENT, ENOTDIR)
 
 
 class Options(Record):
@@ -51,27 +54,61 @@ class Node:
 
     def open(self, flags: int) -> int:
         """A descriptor of the very file that `status` is of. Raises ImageError when it was exchanged."""
-        fd = os.open(self.name, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self.parent_fd)
+        try:
+            fd = os.open(self.name, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self.parent_fd)
+        except OSError as error:
+            raise _unreadable(self.path, error) from None
         now = os.fstat(fd)
-        if (now.st_ino, now.st_dev) != (self.status.st_ino, self.status.st_dev):
+        if _identity(now) != _identity(self.status):
             os.close(fd)
-            raise ImageError(f"{quoted(self.path)} was exchanged while it was read", hint="stop or pause what writes there")
+            raise _exchanged(self.path)
         return fd
+
+    def target(self) -> bytes:
+        """Where a symbolic link leads. Raises ImageError when it was exchanged."""
+        try:
+            return os.readlink(self.name, dir_fd=self.parent_fd)
+        except OSError as error:
+            raise _unreadable(self.path, error) from None
 
     def xattrs(self) -> dict[str, bytes]:
         """All but a security module's label. A name in an open directory is reached through its descriptor."""
         place = f"/proc/self/fd/{self.parent_fd}/".encode() + self.name
-        names = sorted(os.listxattr(place, follow_symlinks=False))
-        return {name: os.getxattr(place, name, follow_symlinks=False) for name in names if name != LEFT_OUT[0]}
+        try:
+            names = sorted(os.listxattr(place, follow_symlinks=False))
+            return {name: os.getxattr(place, name, follow_symlinks=False) for name in names if name != LEFT_OUT[0]}
+        except OSError as error:
+            raise _unreadable(self.path, error) from None
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    """What a file keeps for its life; the number alone may be another's after that."""
+    return status.st_dev, status.st_ino, stat.S_IFMT(status.st_mode)
+
+
+def _exchanged(path: bytes) -> ImageError:
+    """The error for a name that is not what it was."""
+    return ImageError(f"{quoted(path)} was exchanged while it was read", hint="stop or pause what writes there")
+
+
+def _unreadable(path: bytes, error: OSError) -> ImageError:
+    """The error for a name that cannot be read, whose path it has."""
+    if error.errno in EXCHANGED:
+        return _exchanged(path)
+    return ImageError(f"reading {quoted(path)}: {(error.strerror or '').lower()}")
 
 
 def _nodes(fd: int, path: bytes) -> list[Node]:
     """What is in a directory, by name; no sockets."""
     found = []
     for name in sorted(os.fsencode(name) for name in os.listdir(fd)):
-        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        whole = path + b"/" + name if path else name
+        try:
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except OSError as error:
+            raise _unreadable(whole, error) from None
         if not stat.S_ISSOCK(status.st_mode):
-            found.append(Node(path + b"/" + name if path else name, name, fd, status))
+            found.append(Node(whole, name, fd, status))
     return found
 
 
@@ -95,7 +132,7 @@ class Writer:
             kind, xattrs = b"1", {}
         else:
             kind = _kind(status.st_mode)
-            target = os.readlink(node.name, dir_fd=node.parent_fd) if kind == b"2" else b""
+            target = node.target() if kind == b"2" else b""
             if not node.is_dir and status.st_nlink > 1:
                 self.linked[(status.st_dev, status.st_ino)] = node.path
         size = status.st_size if kind == b"0" else 0
@@ -272,7 +309,7 @@ def _same(one: Node, other: Node) -> bool:
     if one.xattrs() != other.xattrs():
         return False
     if stat.S_ISLNK(a.st_mode):
-        return os.readlink(one.name, dir_fd=one.parent_fd) == os.readlink(other.name, dir_fd=other.parent_fd)
+        return one.target() == other.target()
     return not stat.S_ISREG(a.st_mode) or _same_data(one, other)
 
 
