@@ -88,6 +88,8 @@ def restore(settings: Settings, container_id: str, bundle: str, options: criu_op
             create.finish(launched, pidfd_socket="", pid_path=pid_path)
             watcher = run.watch(work.terminal, signals=signals and not detach)
         except BaseException:
+            if work.terminal is not None:
+                work.terminal.leave()
             create.abandon(settings, launched)
             close(launched.pidfd)
             raise

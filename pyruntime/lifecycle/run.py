@@ -14,7 +14,7 @@ from pyruntime.native import wait as waiting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyruntime.lifecycle import foreground
+    from pyruntime.lifecycle import foreground, notify
     from pyruntime.lifecycle.create import Launched
     from pyruntime.lifecycle.settings import Settings
     from pyruntime.spec.config import Spec
@@ -41,32 +41,42 @@ def run(settings: Settings, container_id: str, bundle: str = "", *, config: str 
     assert prepared.spec.process is not None
     own_tty = prepared.spec.process.terminal and not console_socket
     console, far = kernel.streampair() if own_tty else (-1, create.connect_console(console_socket))
-    terminal: foreground.Terminal | None = None
     try:
         launched = create.launch(settings, prepared, stdio=stdio, console_fd=far)
         with launched.entry:
-            try:
-                create.finish(launched, pidfd_socket=pidfd_socket, pid_path=pid_path)
-                if own_tty:
-                    terminal = take_terminal(console)
-                watcher = watch(terminal, signals=signals and not detach)
-                found = launched.state | {"config": prepared.document}
-                pending = start_entry(launched.entry, found, notify_socket=notify_socket, watcher=watcher)
-            except BaseException as failure:
-                _abandon(settings, launched, failure)
-                raise
+            terminal, watcher, pending = _begin(settings, launched, console, pidfd_socket=pidfd_socket, pid_path=pid_path,
+                                                notify_socket=notify_socket, signals=signals and not detach)
     finally:
         for fd in (console, far):
             if fd >= 0:
                 close(fd)
-    if detach:
-        close(launched.pidfd)
-        if pending is not None:
-            pending.wait()
-        return 0
+    if not detach:
+        return stay(settings, launched, terminal, watcher, keep=keep, pending=pending)
+    close(launched.pidfd)
     if pending is not None:
-        pending.wait_beside(settings.warn)
-    return stay(settings, launched, terminal, watcher, keep=keep)
+        pending.wait()
+    return 0
+
+
+def _begin(settings: Settings, launched: Launched, console: int, *, pidfd_socket: str, pid_path: str, notify_socket: str,
+           signals: bool) -> tuple[foreground.Terminal | None, foreground.Foreground | None, notify.Pending | None]:
+    """Let the program run: its terminal, what waits beside that or forwards signals, and what waits for READY.
+
+    `console` is where init sends the terminal's master, -1 for nowhere. When it fails all is as it was before.
+    """
+    terminal: foreground.Terminal | None = None
+    try:
+        create.finish(launched, pidfd_socket=pidfd_socket, pid_path=pid_path)
+        if console >= 0:
+            terminal = take_terminal(console)
+        watcher = watch(terminal, signals=signals)
+        found = launched.state | {"config": launched.prepared.document}
+        return terminal, watcher, start_entry(launched.entry, found, notify_socket=notify_socket, watcher=watcher)
+    except BaseException as failure:
+        if terminal is not None:
+            terminal.leave()
+        _abandon(settings, launched, failure)
+        raise
 
 
 def terminal_rule(spec: Spec, *, detach: bool, console_socket: str) -> Spec:
@@ -101,10 +111,12 @@ def _abandon(settings: Settings, launched: Launched, failure: BaseException) -> 
 
 
 def stay(settings: Settings, launched: Launched, terminal: foreground.Terminal | None,
-          watcher: foreground.Foreground | None, *, keep: bool) -> int:
+         watcher: foreground.Foreground | None, *, keep: bool, pending: notify.Pending | None = None) -> int:
     """Wait for the end; then the container goes, whatever happened to the wait."""
     ended = False
     try:
+        if pending is not None:
+            pending.wait_beside(settings.warn)
         code = wait(launched.pidfd, terminal, watcher)
         ended = True
         return code

@@ -148,6 +148,23 @@ def size_inside(user: Session) -> str:
     return user.ask("stty size").strip().splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("args", "hooks", "code"),
+    [(["/garbage"], {}, 255), (["true"], {"poststart": [{"path": "/bin/false"}]}, 1), (["/nope"], {}, 1)],
+    ids=["late", "poststart", "early"],
+)
+def test_given_back_after_a_failure(runtime: Runtime, make_bundle: MakeBundle, args: list[str], hooks: dict[str, Any],
+                                    code: int) -> None:  # fmt: skip
+    """A start that fails when the terminal is raw already leaves it as it was, before it tells the cause."""
+    bundle = make_bundle("true", {**TERMINAL, "process.args": args, "hooks": hooks})
+    bundle.file("garbage", b"\x7fELFx", 0o755)
+    with session(runtime.argv("run", "-b", bundle.path, runtime.new_id())) as user:
+        assert user.end() == code
+        assert termios.tcgetattr(user.slave) == user.before
+        assert "\r\n  hint: " in user.text  # with the user's own line ends
+    assert runtime.ids() == []
+
+
 def test_raw_while_it_runs(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """The user's terminal is raw meanwhile, and restored when the runtime is told to end."""
     with session(shell(runtime, make_bundle())) as user:
