@@ -51,6 +51,7 @@ from pyruntime.plan.process import (
 )
 from pyruntime.plan.security import mask_steps, readonly_steps, refuse_host_net, seccomp_steps, sysctl_steps
 from pyruntime.plan.step import CgroupPlan, HostStep, Plan, Slots, Step, either, init_step, instead
+from pyruntime.record import Record
 from pyruntime.spec.config import Mount
 
 TYPE_CHECKING = False
@@ -68,6 +69,20 @@ NO_CGROUPS = CgroupPlan()
 NOTIFY_OPTIONS = ("bind", "nosuid", "noexec", "nodev", "ro")
 
 
+class _Parts(Record):
+    """What the groups of a plan are made from. Each took its slots in this order."""
+
+    spaces: Namespaces
+    root_slot: int  # -1 without a mount namespace of the container's own
+    mounts: Mounts
+    devices: list[Step]
+    finish: Finish
+    rdt: tuple[tuple[HostStep, ...], tuple[HostStep, ...]]  # before spawn, and when stage 0 joins
+    seccomp: Steps
+    fifos: tuple[int, int]
+    output: tuple[list[HostStep], list[Step]]  # of hooks: opened by the host, taken by init
+
+
 def compile_plan(spec: Spec, bundle: BundleFacts, host: HostFacts, options: Options,
                  cgroup: CgroupPlan = NO_CGROUPS) -> Plan:  # fmt: skip
     """The plan of a new container. Raises SpecError for what cannot be planned."""
@@ -77,6 +92,29 @@ def compile_plan(spec: Spec, bundle: BundleFacts, host: HostFacts, options: Opti
     _check(spec, process, bundle, host, options)
     refuse_host_net(spec, bundle, host)
     slots = Slots()
+    parts = _parts(spec, process, bundle, host, options, cgroup, slots)
+    spaces, mounts, finish = parts.spaces, parts.mounts, parts.finish
+
+    steps = _opened(parts, bundle, cgroup)
+    _stage0(steps, spec, process, host, spaces, (*cgroup.join, *parts.rdt[1]))
+    _recorded(steps, spec, spaces, options, cgroup, device_moves(spec, bundle, host), keyring_label_steps(process, host))
+    _root(steps, spec, bundle, parts.root_slot, mounts)
+    steps += mounts.init
+    steps += parts.devices
+    _hooks_and_cwd(steps, spec, process, options, parts.output)
+    steps += finish.console_steps(mount_console=True)
+    _protect(steps, spec, mounts)
+    _change_root(steps, spec, host, options, spaces)
+    _names(steps, spec)
+    steps += finish.steps(parts.seccomp)
+    delegation = delegation_steps(spec, process, bundle, host, cgroup)
+    _start(steps, spec, process, (*finish.outside_limits, *delegation), finish.env, options, parts.fifos)
+    return Plan(tuple(steps), slots.next, finish.fd_base, tuple(mounts.warnings + finish.warnings + _dropped(spec, host)))
+
+
+def _parts(spec: Spec, process: Process, bundle: BundleFacts, host: HostFacts, options: Options, cgroup: CgroupPlan,
+           slots: Slots) -> _Parts:  # fmt: skip
+    """Everything that takes slots. Raises SpecError."""
     spaces = Namespaces(spec.linux.namespaces, slots)
     root_slot = slots.take() if "mount" in spaces.kinds else -1
     mounts = Mounts(spec, bundle, host, cgroup, slots)
@@ -85,35 +123,25 @@ def compile_plan(spec: Spec, bundle: BundleFacts, host: HostFacts, options: Opti
         compile_mount(mounts, Mount("/run/notify", "bind", options.notify_dir, NOTIFY_OPTIONS), "")
     devices = compile_devices(mounts, spec, host)
     finish = _finish(spec, process, host, options, slots)
-    rdt_make, rdt_join = rdt_steps(spec, host, options.id)
+    rdt = rdt_steps(spec, host, options.id)
     seccomp = seccomp_steps(spec.linux.seccomp, host, slots)
-    fifo_slot, err_slot = slots.take(), slots.take()
+    fifos = slots.take(), slots.take()
     output = output_steps(spec, slots) if spec.hooks.create_container or spec.hooks.start_container else ([], [])
+    return _Parts(spaces, root_slot, mounts, devices, finish, rdt, seccomp, fifos, output)
 
-    # Everything that is opened by name on the host is opened before the first process exists: a name that is missing
-    # fails with nothing made. Cgroups come first, because a cgroup mount binds directories that exist only then.
-    steps: Steps = [*cgroup.make, *cgroup.early, *rdt_make, *spaces.host]
-    if root_slot >= 0 and not mounts.inside:
-        steps.append(HostStep("open_root", (bundle.rootfs, root_slot, 1), "/root/path"))
-    steps += mounts.host
-    steps += finish.host_steps()
-    steps += output[0]
-    steps.append(HostStep("fifos", (fifo_slot, err_slot)))
-    steps.append(HostStep("spawn", ()))
-    _stage0(steps, spec, process, host, spaces, (*cgroup.join, *rdt_join))
-    _recorded(steps, spec, spaces, options, cgroup, device_moves(spec, bundle, host), keyring_label_steps(process, host))
-    _root(steps, spec, bundle, root_slot, mounts)
-    steps += mounts.init
-    steps += devices
-    _hooks_and_cwd(steps, spec, process, options, output)
-    steps += finish.console_steps(mount_console=True)
-    _protect(steps, spec, mounts)
-    _change_root(steps, spec, host, options, spaces)
-    _names(steps, spec)
-    steps += finish.steps(seccomp)
-    delegation = delegation_steps(spec, process, bundle, host, cgroup)
-    _start(steps, spec, process, (*finish.outside_limits, *delegation), finish.env, options, (fifo_slot, err_slot))
-    return Plan(tuple(steps), slots.next, finish.fd_base, tuple(mounts.warnings + finish.warnings + _dropped(spec, host)))
+
+def _opened(parts: _Parts, bundle: BundleFacts, cgroup: CgroupPlan) -> Steps:
+    """What is opened by name on the host, before the first process exists: a missing name fails with nothing made.
+
+    Cgroups come first, because a cgroup mount binds directories that exist only then.
+    """
+    steps: Steps = [*cgroup.make, *cgroup.early, *parts.rdt[0], *parts.spaces.host]
+    if parts.root_slot >= 0 and not parts.mounts.inside:
+        steps.append(HostStep("open_root", (bundle.rootfs, parts.root_slot, 1), "/root/path"))
+    steps += parts.mounts.host
+    steps += parts.finish.host_steps()
+    steps += parts.output[0]
+    return [*steps, HostStep("fifos", parts.fifos), HostStep("spawn", ())]
 
 
 def _dropped(spec: Spec, host: HostFacts) -> list[tuple[str, str]]:
