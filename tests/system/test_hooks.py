@@ -84,8 +84,7 @@ def test_all_six(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> N
             "bundle": str(bundle.path),
             "annotations": {"k": "v"},
         }, point
-    cwds = {point: report(bundle, folder, point, "cwd").strip() for point in POINTS}
-    assert cwds == {
+    assert {point: report(bundle, folder, point, "cwd").strip() for point in POINTS} == {
         "prestart": str(bundle.path),
         "createRuntime": str(bundle.path),
         "createContainer": str(bundle.rootfs),
