@@ -91,6 +91,14 @@ def test_filters(ask, path, status):
     assert (list(json.loads(found[2])) == ["message"]) is (status == 400)
 
 
+def test_the_filter_of_old_clients(ask):
+    make(ask, "wire/old:1")
+    for version, found in (("/v1.24", True), ("/v1.40", True), ("/v1.41", False)):
+        rows = json.loads(ask("GET", f"{version}/images/json?filter=wire/old")[2])
+        assert ["wire/old:1"] in [row["RepoTags"] for row in rows]
+        assert (json.loads(ask("GET", f"{version}/images/json?filter=wire/none")[2]) == []) is found
+
+
 def test_events_carry_the_labels_of_their_image(ask):
     began = time.time()
     image = make(ask, "wire/labels:1", "LABEL a=b name=mine")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pyruntime.engine.engine import Engine
 
 TAR = "application/x-tar"
+NO_FILTER = (1, 41)  # until here a name may stand in the field `filter`
 NO_VIRTUAL_SIZE = (1, 44)  # from here on images have no VirtualSize
 NO_NONE = (1, 43)  # from here on an image without names has empty lists
 
@@ -23,7 +24,10 @@ NO_NONE = (1, 43)  # from here on an image without names has empty lists
 def list_(engine: Engine, request: Request) -> Answer:
     """The images."""
     query = request.query
-    rows = images.summaries(engine, query.filters(), intermediate=query.flag("all"), shared=query.flag("shared-size"))
+    filters = query.filters()
+    if request.version < NO_FILTER and query.text("filter"):
+        filters.setdefault("reference", []).append(query.text("filter"))
+    rows = images.summaries(engine, filters, intermediate=query.flag("all"), shared=query.flag("shared-size"))
     return answer([_row(row, request.version) for row in rows])
 
 

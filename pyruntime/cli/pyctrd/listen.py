@@ -47,7 +47,7 @@ class Listening:
             listener.bind(path)
         except OSError as error:
             listener.close()
-            raise HostError(f"can't create unix socket {path}: {os.strerror(error.errno or 0).lower()}") from None
+            raise HostError(f"can't create unix socket {path}: {(error.strerror or str(error)).lower()}") from None
         finally:
             os.umask(umask)
         if os.geteuid() == 0:

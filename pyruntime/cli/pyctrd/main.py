@@ -153,7 +153,11 @@ def _lock(settings: Settings, *, wait: bool) -> int | None:
     sockets = [place for kind, place in map(parse_host, settings.hosts) if kind == "unix"] if wait else []
     deadline = time.monotonic() + LOCK_TIMEOUT_S
     while True:
-        lock = lock_root(settings.data_root)
+        try:
+            lock = lock_root(settings.data_root)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise HostError(f"can't use the data root {settings.data_root}: {reason}") from None
         if lock is not None:
             return lock
         if any(map(answers, sockets)):
