@@ -74,14 +74,9 @@ def configured(key: str) -> str:
 
 
 def parse_filters(words: Sequence[str]) -> dict[str, dict[str, bool]]:
-    """--filter words as the API takes them. Raises UsageError for one without `=`."""
-    from pyruntime.errors import UsageError
-
+    """--filter words, key=value each, as the API takes them."""
     filters: dict[str, dict[str, bool]] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise UsageError(f"invalid argument {json.dumps(word)} for \"-f, --filter\" flag: invalid filter "
-                             f"'{word}' (must be key=value)")  # fmt: skip
+    for word in filter(None, words):
+        key, _, value = word.partition("=")
         filters.setdefault(key.strip().lower(), {})[value.strip()] = True
     return filters

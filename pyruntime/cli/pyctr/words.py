@@ -93,6 +93,9 @@ class _Reader:
             except ValueError:
                 raise _invalid(flag, text, "ParseInt") from None
         elif flag.kind == LIST:
+            if flag.metavar == "filter" and text and "=" not in text:
+                raise UsageError(f'invalid argument "{text}" for "{_shown(flag)}" flag: bad format of filter '
+                                 "(expected name=value)")  # fmt: skip
             self.values[flag.key] = (*self.values[flag.key], text)
         else:
             self.values[flag.key] = text
@@ -100,8 +103,13 @@ class _Reader:
 
 def _invalid(flag: Flag, text: str, function: str) -> UsageError:
     """The error for a value of the wrong type."""
-    name = f"-{flag.short}, --{flag.name}" if flag.short else f"--{flag.name}"
-    return UsageError(f'invalid argument "{text}" for "{name}" flag: strconv.{function}: parsing "{text}": invalid syntax')
+    return UsageError(f'invalid argument "{text}" for "{_shown(flag)}" flag: strconv.{function}: parsing "{text}": '
+                      "invalid syntax")  # fmt: skip
+
+
+def _shown(flag: Flag) -> str:
+    """Both names of a flag."""
+    return f"-{flag.short}, --{flag.name}" if flag.short else f"--{flag.name}"
 
 
 def parse_words(flags: Sequence[Flag], words: Sequence[str], *, stops: int = 0) -> Parsed:

@@ -12,13 +12,13 @@ from pyruntime.cli.pyctr.words import parse_words
 from pyruntime.errors import UsageError
 
 FLAGS = records((("all", "a", BOOL, False, "", "x"), ("quiet", "q", BOOL, False, "", "x"), ("format", "f", TEXT, "", "", "x"),
-                 ("filter", "", LIST, (), "", "x"), ("limit", "n", INT, 0, "", "x")))
+                 ("filter", "", LIST, (), "filter", "x"), ("limit", "n", INT, 0, "", "x")))
 
 
 @pytest.mark.parametrize(("words", "values", "rest"), [
     ("-aq x", {"all": True, "quiet": True}, ("x",)),
     ("x --all=false -f json y", {"all": False, "format": "json"}, ("x", "y")),
-    ("-fjson --filter a=b --filter=c", {"format": "json", "filter": ("a=b", "c")}, ()),
+    ("-fjson --filter a=b --filter=c=", {"format": "json", "filter": ("a=b", "c=")}, ()),
     ("-aqf=json", {"all": True, "quiet": True, "format": "json"}, ()),
     ("-n 5 -- -a", {"limit": 5, "all": False}, ("-a",)),
     ("- -a", {"all": True}, ("-",)),
@@ -36,6 +36,7 @@ def test_words(words, values, rest):
     ("-af", "flag needs an argument: 'f' in -f"),
     ("---a", "bad flag syntax: ---a"),
     ("-n x", 'invalid argument "x" for "-n, --limit" flag: strconv.ParseInt: parsing "x": invalid syntax'),
+    ("--filter x", 'invalid argument "x" for "--filter" flag: bad format of filter (expected name=value)'),
     ("--all=2", 'invalid argument "2" for "-a, --all" flag: strconv.ParseBool: parsing "2": invalid syntax'),
 ], ids=str)
 def test_wrong_words(words, message):
