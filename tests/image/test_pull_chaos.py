@@ -15,15 +15,11 @@ from pyruntime.image.registry import HostConfig, RegistryClient, RetryPolicy
 from pyruntime.image.store import Store
 from tests import small_images
 from tests.fault_proxy import Fault
+from tests.image.killing import MARKS, SEED
 from tests.registry_stand import upload
 
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.filterwarnings("default::ResourceWarning"),
-]
+pytestmark = MARKS
 QUICK = RetryPolicy(attempts=3, base_s=0.01, cap_s=0.03)
-SEED = int(os.environ.get("PYRUNTIME_SEED", "1"))
 SIZE = 300_000
 ROUNDS = pytest.mark.parametrize("rounds", [12, pytest.param(150, marks=pytest.mark.slow)])
 

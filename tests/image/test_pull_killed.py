@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,16 +16,11 @@ from pyruntime.image.registry import HostConfig, RegistryClient, RetryPolicy
 from pyruntime.image.store import Store
 from tests import small_images
 from tests.fault_proxy import Fault
+from tests.image.killing import MARKS, SEED, begun
 from tests.registry_stand import upload
 from tests.waiting import helpers_of, until
 
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.filterwarnings("default::ResourceWarning"),
-]
-REPOSITORY = Path(__file__).resolve().parents[2]
-SEED = int(os.environ.get("PYRUNTIME_SEED", "1"))
+pytestmark = MARKS
 PULL = """
 import sys
 from pyruntime.image.pull import pull
@@ -38,15 +31,6 @@ with Store(sys.argv[1]) as store:
     print("begun", flush=True)
     print(pull(store, RegistryClient(HostConfig(certs_folders=())), parse_reference(sys.argv[2])).id, flush=True)
 """
-
-
-def start(root: Path, reference: str) -> subprocess.Popen[str]:
-    """A pull in a process of its own that has begun."""
-    call = subprocess.Popen([sys.executable, "-c", PULL, str(root), reference], stdout=subprocess.PIPE, text=True,
-                            env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
-    assert call.stdout is not None
-    assert call.stdout.readline() == "begun\n"
-    return call
 
 
 def missing(root: Path, total: int) -> int:
@@ -76,7 +60,7 @@ def test_killed_at_any_instant(plain, proxy, tmp_path, rounds) -> None:
         root = tmp_path / f"store{generation}"
         # what was sent tells how far a pull is, on any machine; after the last byte it commits
         enough = proxy.sent + min(chance.uniform(0, 1.2), 1.0) * missing(root, total)
-        call = start(root, reference)
+        call = begun(PULL, root, reference)
         until(lambda call=call, enough=enough: proxy.sent >= enough or call.poll() is not None)
         time.sleep(chance.uniform(0, 0.2))
         call.send_signal(signal.SIGKILL)
@@ -106,7 +90,7 @@ def test_two_processes_pull_one_image(plain, proxy, tmp_path) -> None:
     made = small_images.image(files)
     upload(plain, "both", made, "v1")
     proxy.faults.append(Fault("GET", "|".join(made.layers), slow_s=0.01, times=-1))
-    calls = [start(tmp_path / "store", f"{proxy.host}/both:v1") for _ in range(3)]
+    calls = [begun(PULL, tmp_path / "store", f"{proxy.host}/both:v1") for _ in range(3)]
     for call in calls:
         said, _ = call.communicate(timeout=120)
         assert (call.returncode, said) == (0, f"{made.config_digest}\n")

@@ -8,8 +8,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -30,16 +28,11 @@ from pyruntime.image.registry import HostConfig, RegistryClient
 from pyruntime.image.store import Image, Store
 from tests import small_images
 from tests.fault_proxy import Fault
+from tests.image.killing import MARKS, SEED, begun
 from tests.image_samples import layer as made_layer
 from tests.registry_stand import push_made
 
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.filterwarnings("default::ResourceWarning"),
-]
-REPOSITORY = Path(__file__).resolve().parents[2]
-SEED = int(os.environ.get("PYRUNTIME_SEED", "1"))
+pytestmark = MARKS
 MOST_KIB = 64 << 10  # what a push of a large layer may add to a process that has pushed a small one
 PUSH = """
 import resource, sys
@@ -197,15 +190,6 @@ def test_a_cancel_while_compressing(plain, store, client) -> None:
     assert set(os.listdir(f"{store.root}/blobs/sha256")) == before
 
 
-def begun(root: Path, *names: str) -> subprocess.Popen[str]:
-    """Pushes in a process of their own that have begun."""
-    call = subprocess.Popen([sys.executable, "-c", PUSH, str(root), *names], stdout=subprocess.PIPE, text=True,
-                            env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
-    assert call.stdout is not None
-    assert call.stdout.readline() == "begun\n"
-    return call
-
-
 def test_killed_at_any_instant(plain, proxy, tmp_path) -> None:
     chance, root, name = random.Random(SEED), tmp_path / "store", f"{proxy.host}/killed:v1"
     with Store(str(root)) as store:
@@ -213,7 +197,7 @@ def test_killed_at_any_instant(plain, proxy, tmp_path) -> None:
         before = set(os.listdir(root / "blobs/sha256"))
     proxy.faults.append(Fault("PUT", "/manifests/", times=-1, status=403))  # a push that is not killed ends here
     for number in range(8):
-        with begun(root, name) as call:
+        with begun(PUSH, root, name) as call:
             time.sleep(chance.uniform(0, 0.8))
             call.send_signal(signal.SIGKILL)
             call.wait()
@@ -233,7 +217,7 @@ def test_memory_is_flat(plain, tmp_path) -> None:
     with Store(str(tmp_path / "store")) as store:
         for name, size in zip(names, (1 << 20, 192 << 20)):
             imported(store, name, rootfs(size))
-    with begun(tmp_path / "store", *names) as call:
+    with begun(PUSH, tmp_path / "store", *names) as call:
         said, _ = call.communicate(timeout=300)
     small, large = (int(word) for word in said.split())
     assert large - small < MOST_KIB, (small, large)

@@ -18,7 +18,7 @@ from tests.system.bundle import Bundle, namespaces
 from tests.system.runtime import Container, finish, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.system.runtime import Runtime
 
@@ -26,25 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.system
 
-CAPS = ["CAP_KILL", "CAP_CHOWN"]
 NEEDS_V1 = pytest.mark.skipif(not Path("/sys/fs/cgroup/pids/cgroup.procs").exists(), reason="needs cgroup v1")
-
-
-@pytest.fixture
-def running(runtime: Runtime, make_bundle: MakeBundle) -> Iterator[Container]:
-    """A running container with values of its own for an exec to take over."""
-    changes = {
-        "process.env": ["PATH=/bin", "KEPT=1"],
-        "process.cwd": "/tmp",
-        "process.user": {"uid": 0, "gid": 0, "umask": 0o27, "additionalGids": [7]},
-        "process.noNewPrivileges": True,
-        "process.oomScoreAdj": 50,
-        "process.rlimits": [{"type": "RLIMIT_CORE", "soft": 4096, "hard": 4096}],
-        "process.capabilities": {"bounding": CAPS, "effective": CAPS, "permitted": CAPS},
-    }
-    with runtime.container(make_bundle("echo up; exec sleep 1000", changes)) as container:
-        container.wait_output("up")
-        yield container
 
 
 # --- list, ps -------------------------------------------------------------------------------------------------------
