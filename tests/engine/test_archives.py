@@ -145,6 +145,8 @@ def test_output_is_whole_or_absent(pyctr: Tool, hub) -> None:
     assert "No such image" in pyctr.fails("save", "-o", "whole.tar", name, "nope")
     assert [path for path in os.listdir(pyctr.daemon.folder) if "whole" in path or path.startswith(".pyctr")] == []
     assert pyctr.fails("nope", code=1).startswith("pyctr: unknown command: pyctr nope\n\nRun ")
+    assert "Traceback" in (told := pyctr.fails("--debug", "tag", "nope", "x"))
+    assert told.endswith("Error response from daemon: No such image: nope:latest\n")
     assert "Did you mean 'pyctr pull'?" in pyctr.fails("pul", "x")
     assert "Did you mean 'pyctr image ls'?" in pyctr.fails("image", "lss")
     assert "'pyctr bundle IMAGE DIR' and 'pyruntime run DIR/'" in pyctr.fails("run", "x")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
 
@@ -82,7 +83,7 @@ def _run(command: Command, words: list[str], host: str, *, debug: bool) -> int:
         return FAILED
     except (RuntimeFailure, OSError) as error:
         if debug:
-            raise
+            traceback.print_exc()
         return _complain(worded(error), getattr(error, "code", FAILED))
     return 0
 

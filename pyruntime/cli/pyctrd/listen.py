@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FIRST_FD = 3  # sd_listen_fds(3)
 SOCKET_MODE = 0o660
+DEFAULT_GROUP = "docker"  # which need not be there
 
 
 class Listening:
@@ -32,7 +33,8 @@ class Listening:
         self._names: list[tuple[str, int]] = []
 
     def add_unix(self, path: str, group: str) -> None:
-        """Listens at `path`. Raises HostError when somebody does already."""
+        """Listens at `path`. Raises HostError when somebody does already, and for a group that is not there."""
+        number = group_id(group) if os.geteuid() == 0 else -1
         if answers(path):
             raise HostError(f"can't create unix socket {path}: another process listens there")
         os.makedirs(os.path.dirname(path), mode=0o711 if os.geteuid() == 0 else 0o700, exist_ok=True)
@@ -50,8 +52,8 @@ class Listening:
             raise HostError(f"can't create unix socket {path}: {(error.strerror or str(error)).lower()}") from None
         finally:
             os.umask(umask)
-        if os.geteuid() == 0:
-            os.chown(path, 0, group_id(group))
+        if number >= 0:
+            os.chown(path, 0, number)
         os.chmod(path, SOCKET_MODE)
         self._names.append((path, os.stat(path).st_ino))
         self.listeners.append((listener, None))
@@ -133,8 +135,13 @@ def answers(path: str) -> bool:
 
 
 def group_id(name: str) -> int:
-    """The group's number, root's when it does not exist."""
+    """The number of a group; root's for the default one where there is none. Raises HostError for another."""
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
-        return int(name) if name.isdigit() else 0
+        if name.isdigit() and name.isascii():
+            return int(name)
+        if name in ("", DEFAULT_GROUP):
+            return 0
+        raise HostError(f"could not give the socket to group {name}: no such group",
+                        hint="make the group, or name another with --group") from None  # fmt: skip

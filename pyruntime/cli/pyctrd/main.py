@@ -84,6 +84,8 @@ def main(words: list[str]) -> int:
         return _run(settings, journal, parsed)
     except (RuntimeFailure, OSError) as error:
         journal.fatal(str(error))
+        if isinstance(error, RuntimeFailure) and not parsed.values["on_demand"]:  # whose caller shows the log's last line
+            print("".join(f"{line}\n" for line in error.details()), file=sys.stderr, end="")
         return 1
 
 
