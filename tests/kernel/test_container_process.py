@@ -99,11 +99,11 @@ def test_a_hook_gets_state_env_cwd_and_nothing_else(enter: Enter, tmp_path: Path
 
 
 @pytest.mark.parametrize(("step", "error", "status", "detail"), [
-    (hook("exit 3"), errno.ECHILD, 3 << 8, ""),
-    (hook("echo out; echo err >&2; exit 1"), errno.ECHILD, 1 << 8, "out\nerr\n"),
-    (hook("kill -TERM $$"), errno.ECHILD, int(signal.SIGTERM), ""),
-    (hook("echo before; sleep 60", timeout_ms=3000), errno.ETIMEDOUT, int(signal.SIGKILL), "before\n"),
-    (hook("trap '' TERM INT; while :; do :; done", timeout_ms=200), errno.ETIMEDOUT, int(signal.SIGKILL), "/bin/sh"),
+    (hook("exit 3"), errno.ECHILD, 3 << 8, "\0"),
+    (hook("echo out; echo err >&2; exit 1"), errno.ECHILD, 1 << 8, "out\n\0err\n"),
+    (hook("kill -TERM $$"), errno.ECHILD, int(signal.SIGTERM), "\0"),
+    (hook("echo before; sleep 60", timeout_ms=3000), errno.ETIMEDOUT, int(signal.SIGKILL), "before\n\0"),
+    (hook("trap '' TERM INT; while :; do :; done", timeout_ms=200), errno.ETIMEDOUT, int(signal.SIGKILL), "\0"),
     (hook("true", cwd="/nowhere"), errno.ENOENT, 0, "/bin/sh"),
     (Step("hook", "/nowhere/hook", None, (), 0, STATE, None), errno.ENOENT, 0, "/nowhere/hook"),
     (Step("hook", "/etc/passwd", None, (), 0, STATE, None), errno.EACCES, 0, "/etc/passwd"),
@@ -131,15 +131,17 @@ def test_a_good_hook(init_program: Path, step: Step) -> None:
 
 
 def test_the_last_of_the_output_is_kept(init_program: Path) -> None:
-    run = start(init_program, hook("seq 1 5000; exit 1")).finish()
-    tail = run.error.payload.decode()
-    assert 4000 < len(tail) <= 4096
-    assert tail.endswith("4999\n5000\n")
+    run = start(init_program, hook("seq 1 5000; seq 5000 -1 1 >&2; exit 1")).finish()
+    out, err = run.error.payload.decode().split("\0")
+    assert 2000 < len(out) <= 2048
+    assert out.endswith("4999\n5000\n")
+    assert 2000 < len(err) <= 2048
+    assert err.endswith("\n2\n1\n")
 
 
 def test_a_grandchild_that_keeps_the_pipe_is_not_waited_for(init_program: Path, tmp_path: Path) -> None:
     run = start(init_program, hook(f"echo hello; sleep 600 & echo $! > {tmp_path}/pid; exit 1")).finish()
-    assert run.error.payload == b"hello\n"
+    assert run.error.payload == b"hello\n\0"
     pid = int((tmp_path / "pid").read_text())
     assert runs(pid)
     os.kill(pid, signal.SIGKILL)
@@ -332,7 +334,7 @@ def test_a_failing_start_hook(enter: Enter, system: Path, fifos: dict[int, int])
     os.write(fifos[3], b"s")
     assert run.finish().status == 255
     failure = record(fifos[4])
-    assert (failure.errno, failure.value, failure.payload) == (errno.ECHILD, 2 << 8, b"why\n")
+    assert (failure.errno, failure.value, failure.payload) == (errno.ECHILD, 2 << 8, b"why\n\0")
 
 
 # --- ids, capabilities, filter --------------------------------------------------------------------------------------
