@@ -12,7 +12,7 @@ from pyruntime.errors import EngineError, RegistryError, UsageError
 from pyruntime.image.media import CONFIG_TYPES, Index, Manifest, parse_config, parse_manifest
 from pyruntime.image.reference import parse_reference
 from pyruntime.image.registry.client import RegistryClient
-from pyruntime.image.registry.credentials import Credentials, from_header, only_for, server_key
+from pyruntime.image.registry.credentials import ANONYMOUS, Credentials, from_header, only_for, server_key
 from pyruntime.image.registry.hosts import CERTS_FOLDERS, from_environment
 
 if TYPE_CHECKING:
@@ -42,11 +42,12 @@ def host_config(engine: Engine) -> HostConfig:
 @contextmanager
 def client_for(engine: Engine, domain: str, header: str,
                warn: Callable[[str], None] | None = None) -> Iterator[RegistryClient]:  # fmt: skip
-    """A client that shows the credentials of X-Registry-Auth to `domain` alone. Raises EngineError 400."""
+    """A client that shows the credentials of X-Registry-Auth to `domain` alone; none when they cannot be read."""
     try:
         credentials = from_header(header)
     except UsageError as error:
-        raise EngineError(error.message, status=400) from None
+        engine.journal.warn(f"{error.message}: asking {domain} without credentials")
+        credentials = ANONYMOUS
     client = RegistryClient(host_config(engine), only_for(domain, credentials), warn=warn)
     try:
         yield client

@@ -39,10 +39,9 @@ class Removal:
         self.gone: list[tuple[str, str, int]] = []
 
     def references(self, image_id: str) -> list[Reference]:
-        """All names of the image."""
-        query = "SELECT name, tag, digest FROM refs WHERE image = ? ORDER BY digest, name, tag"
-        found = self.rows.execute(query, (image_id,))
-        return [names.reference_of(*row) for row in found.fetchall()]
+        """All names of the image, in docker's order: as texts."""
+        found = self.rows.execute("SELECT name, tag, digest FROM refs WHERE image = ?", (image_id,))
+        return sorted((names.reference_of(*row) for row in found.fetchall()), key=str)
 
     def holders(self, image_id: str) -> list[str]:
         """The containers that use the image."""

@@ -199,3 +199,10 @@ def test_registries_with_words_of_their_own_for_what_they_lack(ask, hub, body):
         for method, path in (("POST", f"/images/create?fromImage={proxy.host}/x&tag=1"), ("GET", f"/distribution/{proxy.host}/x:1/json")):
             status, _, answer = ask(method, path)
             assert (status, json.loads(answer)["message"]) == (404, f"manifest for {proxy.host}/x:1 not found: manifest unknown: manifest unknown")
+
+
+@pytest.mark.parametrize("header", ["!!", "e30", "e30=", "", base64.b64encode(b"[]").decode(), base64.urlsafe_b64encode(b'{"USERNAME":"a"}').decode()])
+def test_credentials_that_cannot_be_read_are_none(ask, hub, header):
+    name = publish(hub, "wire/header", "1", small("wireheader"))
+    status, _, body = ask("POST", f"/images/create?fromImage={name}", headers={"X-Registry-Auth": header})
+    assert (status, b"errorDetail" in body) == (200, False)
