@@ -17,7 +17,7 @@ INIT_SOURCES := $(wildcard csrc/*.[ch] csrc/Makefile)
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 # ---- set-up, each step behind a stamp so that the second call is quick ----------------------------------------------
 .cache/host-build.stamp: tools/host-packages
@@ -37,6 +37,11 @@ help: ## this list
 	@test -x $(PY) || $(PYTHON) -m venv .venv
 	@$(PY) -m pip install -q --disable-pip-version-check --upgrade-strategy only-if-needed \
 		"cffi>=1.15" "setuptools>=66" wheel </dev/null
+	@touch $@
+
+.venv/run.stamp: setup.cfg tools/pip-needs | .venv/build.stamp
+	@echo "==> Python packages for running"
+	@$(PY) -m pip install -q --disable-pip-version-check $$($(PY) tools/pip-needs run) </dev/null
 	@touch $@
 
 .venv/dev.stamp: setup.cfg tools/pip-needs | .venv/build.stamp
@@ -69,7 +74,7 @@ pyruntime/native/modules.image: $(MODULES) tools/image.py .venv/build.stamp
 	@tools/dev-scripts .venv/bin
 
 .PHONY: build
-build: .venv/build.stamp .cache/ext.stamp .cache/init.stamp $(PROGRAM) pyruntime/native/modules.image .venv/bin/pyctr ## C extension, container-init and launcher, usable from this folder
+build: .venv/build.stamp .venv/run.stamp .cache/ext.stamp .cache/init.stamp $(PROGRAM) pyruntime/native/modules.image .venv/bin/pyctr ## C extension, container-init and launcher, usable from this folder
 
 # ---- the two commands -----------------------------------------------------------------------------------------------
 $(BUNDLE)/config.json: tools/make-bundle | build
