@@ -162,7 +162,9 @@ VERBS: dict[str, tuple[Any, ...]] = {
               "Returns once the program has been executed; fails with the cause when it could not be.", ()),
     "run": ("ID | BUNDLE/", 1, 1, "create and start a container",
             "In the foreground it forwards signals, waits, removes the container and returns the program's exit code. "
-            "An argument that is . or .. or holds a / is the bundle, and the container gets an id of its own.",
+            "An argument that is . or .. or holds a / is the bundle, and the container gets an id of its own. "
+            "Process 1 of a pid namespace is ended by no signal that it does not handle: where Ctrl-C does nothing, "
+            "`kill ID KILL` does.",
             (*_CREATE, _DETACH, ("keep", "", BOOL, False, "", "keep the stopped container's state"), _NO_SUBREAPER)),
     "state": ("ID", 1, 1, "print a container's state as JSON",
               "The status is read from the kernel each time.", ()),

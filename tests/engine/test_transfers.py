@@ -220,6 +220,9 @@ def test_login_stores_and_pull_uses_it(tmp_path):
             assert "pull access denied for" in tool.fails("pull", name)
             assert "unauthorized" in tool.fails("login", "-u", USER, "--password-stdin", hub.host, stdin=b"wrong").lower()
             assert "Login Succeeded" in tool("login", "-u", USER, "--password-stdin", hub.host, stdin=PASSWORD.encode())
+            if kind == "pyctr":
+                told = engine.run(tool.program, "login", hub.host).stderr.decode()
+                assert f"WARNING! Your credentials are stored unencrypted in '{engine.folder}/client/config.json'" in told
             stored = json.loads((engine.folder / "client/config.json").read_text())
             assert list(stored["auths"]) == [hub.host]
             tool("pull", "-q", name)

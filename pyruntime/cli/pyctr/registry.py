@@ -40,7 +40,10 @@ def login(call: Call) -> None:
         raise
     if token := (value or {}).get("IdentityToken"):
         found = Credentials(found.username, "", token)
-    config.store(server, found)
+    where = config.store(server, found)
+    if where == config.path:
+        call.tell(f"WARNING! Your credentials are stored unencrypted in '{where}': a helper that its credsStore names keeps "
+                  "them safely.")  # fmt: skip
     print((value or {}).get("Status") or "Login Succeeded")
 
 
