@@ -60,9 +60,13 @@ def add_blob(core: Core, path: str, digest: str, size: int, lease: Lease) -> Non
     with disk_errors("storing content"):
         unlink_if_there(core.blob_file(digest))  # left without a row by a writer that was killed
         os.link(path, core.blob_file(digest))
-    with core.database.write(durable=False) as rows:
-        rows.execute("INSERT INTO blobs VALUES(?, ?, ?, 0)", (digest, size, time.time_ns()))
-        rows.execute("INSERT OR IGNORE INTO claims VALUES(?, 'blob', ?)", (lease.id, digest))
+    try:
+        with core.database.write(durable=False) as rows:
+            rows.execute("INSERT INTO blobs VALUES(?, ?, ?, 0)", (digest, size, time.time_ns()))
+            rows.execute("INSERT OR IGNORE INTO claims VALUES(?, 'blob', ?)", (lease.id, digest))
+    except StoreError:  # the disk is full
+        unlink_if_there(core.blob_file(digest))
+        raise
     os.unlink(path)
 
 

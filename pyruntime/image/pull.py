@@ -14,7 +14,7 @@ of blobs, which the next one goes on with, and no image.
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,7 @@ from pyruntime.image.unpack import LayerUnpack, overlay_mode, settle
 from pyruntime.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from pyruntime.image.config import ImageConfig
     from pyruntime.image.media import Descriptor, Manifest
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from pyruntime.image.store import Image, Ingest, Lease, Store
     from pyruntime.image.unpack import LayerResult
 
+    Chunks = Generator[tuple[bytes, bool], None, None]  # (bytes, whether they are new)
     Unpacker = Callable[[str, str], LayerUnpack]  # (empty directory, the layer's digest)
 
 DOWNLOADS = 3
@@ -266,28 +267,35 @@ class Layers:
             if not kept and not urls and not client.has_mirrors(self.name):
                 raise
         ingest.restart()
-        rest = client.blob(self.name, descriptor.digest, descriptor.size, origin_only=True)
-        return self._feed(_Sink(self.unpack, path, descriptor.digest), ((data, True) for data in rest), ingest)
+        return self._feed(_Sink(self.unpack, path, descriptor.digest), self._whole(client, descriptor), ingest)
 
     def _kept_and_rest(self, client: RegistryClient, descriptor: Descriptor, ingest: Ingest,
-                       urls: tuple[str, ...]) -> Iterator[tuple[bytes, bool]]:
-        """(bytes, whether they are new): those of an earlier try, then the rest."""
+                       urls: tuple[str, ...]) -> Chunks:  # fmt: skip
+        """Those of an earlier try, then the rest."""
         at = ingest.offset
         for data in ingest.read_partial():
             yield data, False
         for data in client.blob(self.name, descriptor.digest, descriptor.size, at, urls=urls):
             yield data, True
 
-    def _blob(self, descriptor: Descriptor) -> Iterator[tuple[bytes, bool]]:
+    def _whole(self, client: RegistryClient, descriptor: Descriptor) -> Chunks:
+        """All of it, from the origin."""
+        for data in client.blob(self.name, descriptor.digest, descriptor.size, origin_only=True):
+            yield data, True
+
+    def _blob(self, descriptor: Descriptor) -> Chunks:
         with open(self.store.open_blob(descriptor.digest), "rb", buffering=0) as file:
             while data := file.read(CHUNK_BYTES):
                 yield data, False
 
-    def _feed(self, sink: _Sink, chunks: Iterator[tuple[bytes, bool]], ingest: Ingest | None) -> LayerResult | None:
-        """Each chunk to the store, when it is new there, and to the unpacker; then both are asked for their verdict."""
+    def _feed(self, sink: _Sink, chunks: Chunks, ingest: Ingest | None) -> LayerResult | None:
+        """Each chunk to the store, when it is new there, and to the unpacker; then both are asked for their verdict.
+
+        A failure closes the source of the chunks, and with it the connection.
+        """
         name, at = short(sink.layer), 0
         total = ingest.size if ingest else self.store.blob_size(sink.layer)
-        with sink:
+        with closing(chunks), sink:
             for data, new in chunks:
                 if self.stop.is_set():
                     raise Cancelled("the pull was cancelled", value=sink.layer)

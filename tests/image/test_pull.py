@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pyruntime.errors import Cancelled, DigestMismatch, ImageError, ImageNotFound, InvalidImage, UnpackError
+from pyruntime.errors import Cancelled, DigestMismatch, ImageError, ImageNotFound, InvalidImage, StoreError, UnpackError
+from pyruntime.image.content import Ingest
 from pyruntime.image.digest import digest_of
 from pyruntime.image.platform import Platform
 from pyruntime.image.progress import Progress
@@ -19,7 +20,7 @@ from pyruntime.image.reference import parse_reference
 from pyruntime.image.registry import HostConfig, RegistryClient
 from pyruntime.image.transfers import Transfers
 from tests import small_images
-from tests.fault_proxy import Fault
+from tests.fault_proxy import Fault, connections_to
 from tests.registry_stand import QUICK, upload
 from tests.waiting import until
 
@@ -316,8 +317,8 @@ def test_a_cancelled_pull(plain, proxy, store, client) -> None:
     made = big(2 << 20, 4)
     upload(plain, "cancelled", made, "v1")
     reference = parse_reference(f"{proxy.host}/cancelled:v1")
-    cancel = threading.Event()
-    proxy.faults.append(Fault("GET", "|".join(made.layers), slow_s=1.0, times=-1))  # two minutes for each
+    cancel, gate = threading.Event(), threading.Event()
+    proxy.faults.append(Fault("GET", "|".join(made.layers), gate=gate, hold_at=300_000, times=-1))
     began: list[float] = []
 
     def look(line: Progress) -> None:
@@ -327,13 +328,35 @@ def test_a_cancelled_pull(plain, proxy, store, client) -> None:
 
     with pytest.raises(Cancelled):
         pull(store, client, reference, cancel=cancel, progress=look)
-    assert time.monotonic() - began[0] < 30
+    assert time.monotonic() - began[0] < 30  # the gate holds for longer
+    gate.set()
     proxy.faults.clear()
     assert store.images() == []
     assert os.listdir(f"{store.root}/staging") == []
     proxy.seen.clear()
     assert pull(store, client, reference).id == made.config_digest
     assert any("Range" in request.headers for request in proxy.seen)
+
+
+def test_a_pull_that_fails_closes_its_connections(plain, proxy, store, client, monkeypatch) -> None:
+    """While somebody still has the error, which has all its frames."""
+    made = big(1 << 20, 1)
+    upload(plain, "failing", made, "v1")
+    gate = threading.Event()
+    proxy.faults.append(Fault("GET", made.layers[0], gate=gate, hold_at=900_000))
+
+    write = Ingest.write
+
+    def full(ingest: Ingest, data: bytes) -> None:
+        if len(data) > 100_000:
+            raise StoreError("no space")
+        write(ingest, data)
+
+    monkeypatch.setattr(Ingest, "write", full)
+    with pytest.raises(StoreError, match="no space") as caught:
+        pull(store, client, parse_reference(f"{proxy.host}/failing:v1"))
+    assert connections_to(proxy.host) == 0, caught.tb
+    gate.set()
 
 
 def test_equal_pulls_share_one_transfer(plain, proxy, store, client) -> None:

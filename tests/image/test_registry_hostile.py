@@ -6,7 +6,6 @@ import contextlib
 import gc
 import http.server
 import os
-import socket
 import tempfile
 import threading
 import time
@@ -20,7 +19,7 @@ from pyruntime.image.digest import digest_of
 from pyruntime.image.reference import parse_reference
 from pyruntime.image.registry import Credentials, HostConfig, RegistryClient
 from pyruntime.image.registry.credentials import only_for
-from tests.fault_proxy import Fault, FaultProxy, answer, fault_proxy
+from tests.fault_proxy import Fault, FaultProxy, answer, connections_to, fault_proxy
 from tests.registry_stand import PASSWORD, QUICK, USER, Authority, put
 
 pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("default::ResourceWarning")]
@@ -243,22 +242,13 @@ def test_an_answer_that_is_refused_leaves_no_socket(client) -> None:
     with server(says(200, b"x", Content_Length="5, 6", Connection="close")) as (host, _):
         gc.disable()
         try:
-            before = sockets(host)
+            before = connections_to(host)
             for _ in range(3):
                 with pytest.raises(RegistryError, match="multiple unmatching values"):
                     list(client.blob(f"{host}/x", digest_of(b"content"), 7))
-            assert sockets(host) == before
+            assert connections_to(host) == before
         finally:
             gc.enable()
-
-
-def sockets(host: str) -> int:
-    """How many sockets of this process are connected to a host."""
-    found = 0
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as one:
-            found += one.getpeername() == (host.partition(":")[0], int(host.partition(":")[2]))
-    return found
 
 
 # ---- lengths and ranges that lie ----

@@ -323,6 +323,17 @@ def test_one_writer_and_the_others_wait(store) -> None:
     assert seen == ["complete"]
 
 
+def test_content_whose_row_cannot_be_written_leaves_no_file(store) -> None:
+    """As on a disk that has room for the content and for nothing else."""
+    with store.database.write() as rows:
+        rows.execute("CREATE TEMP TRIGGER full BEFORE INSERT ON main.blobs BEGIN SELECT RAISE(ABORT, 'is full'); END")
+    with store.lease() as lease, pytest.raises(StoreError, match="is full"):
+        store.put_blob(b"x", lease)
+    assert os.listdir(f"{store.root}/blobs/sha256") == []
+    with store.database.write() as rows:
+        rows.execute("DROP TRIGGER full")
+
+
 def test_what_is_not_committed_goes_with_its_lease(store) -> None:
     before = tree(store.root)
     made = Made("x", [1])
