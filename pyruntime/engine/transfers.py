@@ -13,7 +13,7 @@ from pyruntime.engine.images import happened, platform_of, wanted_reference
 from pyruntime.engine.registries import client_for, denied, worded
 from pyruntime.errors import EngineError, ImageNotFound, UsageError
 from pyruntime.image import importing
-from pyruntime.image.archive import check_platform
+from pyruntime.image.archive import fits
 from pyruntime.image.archive_blobs import StoreBlobs
 from pyruntime.image.archive_load import load_archive
 from pyruntime.image.archive_save import save_archive
@@ -146,7 +146,9 @@ def save(engine: Engine, names: list[str], platform: str, write: Callable[[bytes
         blobs = StoreBlobs(engine.store, lease)
         images = chosen_images(blobs, names)
         for image in images:
-            check_platform(image, wanted)
+            if not (wanted is None or fits(image.config, wanted)):
+                raise ImageNotFound(f"image {', '.join(names)} was found but its platform ({image.config.platform}) "
+                                    f"does not match the specified platform ({wanted})", value=platform)  # fmt: skip
         save_archive(write, blobs, images)
     for image in images:
         labels = image.config.labels

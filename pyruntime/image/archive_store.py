@@ -62,9 +62,10 @@ def _named(store: Store, text: str) -> list[tuple[Image, tuple[Reference, ...]]]
 
 
 def stored_manifest(blobs: StoreBlobs, image: Image) -> Manifest:
-    """The manifest of an image whose layers are all here. Raises StoreError when none is.
+    """The manifest of an image whose content is all here, and stays.
 
-    One that no registry knows goes first: it is the image as it was loaded or imported, before a push made it small.
+    Raises StoreError when there is none, ImageNotFound when somebody has removed the image meanwhile. A manifest that no
+    registry knows goes first: it is the image as it was loaded or imported, before a push made it small.
     """
     pushed = {reference.digest for reference in image.repo_digests}
     for digest in sorted(image.manifest_digests, key=lambda digest: (digest in pushed, digest)):
@@ -72,6 +73,8 @@ def stored_manifest(blobs: StoreBlobs, image: Image) -> Manifest:
             manifest = parse_manifest(blobs.store.read_blob(digest))
         except ImageError:
             continue
-        if isinstance(manifest, Manifest) and all(blobs.has(layer.digest) or layer.urls for layer in manifest.layers):
+        if (isinstance(manifest, Manifest) and blobs.has(digest) and blobs.has(manifest.config.digest)
+                and all(blobs.has(layer.digest) or layer.urls for layer in manifest.layers)):  # fmt: skip
             return manifest
+    blobs.store.find(image.id)
     raise StoreError(f"image {image.id} has no complete manifest in the store", value=image.id, hint="pull it again")

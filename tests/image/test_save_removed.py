@@ -1,0 +1,51 @@
+"""An image that is removed while it is saved: the archive is whole; one that has gone before is not found."""
+
+from __future__ import annotations
+
+import io
+import os
+
+import pytest
+
+from pyruntime.errors import ImageNotFound
+from pyruntime.image.archive_blobs import StoreBlobs
+from pyruntime.image.archive_load import load_archive
+from pyruntime.image.archive_store import save_from_store, stored_manifest
+from pyruntime.image.pull import pull
+from pyruntime.image.reference import parse_reference
+from pyruntime.image.registry import RegistryClient
+from pyruntime.image.store import Image, Store
+from tests import small_images
+from tests.registry_stand import Registry, upload
+
+pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("default::ResourceWarning"),
+              pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]  # fmt: skip
+
+
+@pytest.fixture
+def image(plain: Registry, store: Store, client: RegistryClient) -> Image:
+    upload(plain, "save/removed", small_images.image([{"one": b"1" * 5000}, {"two": b"2" * 5000}]), "1")
+    return pull(store, client, parse_reference(f"{plain.host}/save/removed:1"))
+
+
+def test_while_it_is_saved(store: Store, image: Image, tmp_path) -> None:
+    saved = io.BytesIO()
+
+    def write(data: bytes) -> None:
+        if store.images():
+            store.remove(image.id, force=True)
+            store.prune({"dangling": ["false"]})
+        saved.write(data)
+
+    save_from_store(store, [image.id], write)
+    assert store.images() == []
+    assert os.listdir(f"{store.root}/layers") == []
+    with Store(str(tmp_path / "other")) as other:
+        assert [loaded.image.id for loaded in load_archive(other, io.BytesIO(saved.getvalue()).read)] == [image.id]
+        assert other.verify() == []
+
+
+def test_before(store: Store, image: Image) -> None:
+    store.remove(image.id, force=True)
+    with store.lease() as lease, pytest.raises(ImageNotFound):
+        stored_manifest(StoreBlobs(store, lease), image)
