@@ -32,6 +32,10 @@ class BusError(HostError):
         self.name = name
 
 
+class NoSystemd(HostError):
+    """There is no manager to talk to."""
+
+
 class Manager:
     """A connection to the manager. A context manager."""
 
@@ -44,7 +48,7 @@ class Manager:
             self.bus = Bus(_user_bus() if user else _text(environ.get(b"DBUS_SYSTEM_BUS_ADDRESS")) or SYSTEM_BUS)
         except (OSError, KeyError, ValueError) as error:
             kind = "user" if user else "system"
-            raise HostError(f"unable to connect to the {kind} instance of systemd: {error}", hint=HINT) from error
+            raise NoSystemd(f"unable to connect to the {kind} instance of systemd: {_reason(error)}", hint=HINT) from error
 
     def __enter__(self) -> Manager:
         return self
@@ -95,6 +99,13 @@ class Manager:
 def _user_bus() -> str:
     """The address of the caller's own bus."""
     return _text(environ.get(b"DBUS_SESSION_BUS_ADDRESS")) or f"unix:path={_text(environ[b'XDG_RUNTIME_DIR'])}/bus"
+
+
+def _reason(error: Exception) -> str:
+    """Why there is no connection, in a few words."""
+    if isinstance(error, KeyError):
+        return "XDG_RUNTIME_DIR is not set"
+    return (isinstance(error, OSError) and (error.strerror or "").lower()) or str(error)
 
 
 def _text(value: bytes | None) -> str:

@@ -93,12 +93,21 @@ def destroy(entry: Entry, left: Remains | None = None, *, dead: bool = False, da
 
 
 def stop_unit(left: Remains) -> None:
-    """End the unit that systemd made for the container; what the driver was stands in the state, not in the call."""
+    """End the unit that systemd made for the container; what the driver was stands in the state, not in the call.
+
+    Without systemd and without a cgroup of the unit's there never was one, or it went with the systemd that had made it.
+    """
+    from pyruntime.cgroup.manager import exists
     from pyruntime.cgroup.systemd import unit_of
+    from pyruntime.cgroup.systemd_bus import NoSystemd
     from pyruntime.cgroup.systemd_bus import stop_unit as stop
 
     kill_cgroup(left)
-    stop(unit_of(left.cgroup_paths))
+    try:
+        stop(unit_of(left.cgroup_paths))
+    except NoSystemd:
+        if any(exists(path) for _, path in left.cgroup_paths):
+            raise
 
 
 def _remove_empty(left: Remains) -> bool:

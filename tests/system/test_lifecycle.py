@@ -236,6 +236,18 @@ def test_created_can_be_deleted(runtime: Runtime, make_bundle: MakeBundle) -> No
         assert container.output() == ""
 
 
+@pytest.mark.parametrize("verb", ["create", "run"])
+def test_without_systemd_its_driver_leaves_nothing(
+    runtime: Runtime, make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """What cannot be asked for a unit cannot be asked to stop it either: there is none."""
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent")
+    result = runtime("--systemd-cgroup", verb, "-b", make_bundle("true").path, runtime.new_id())
+    assert result.code == 1
+    assert "unable to connect to the system instance of systemd: no such file or directory" in result.message
+    assert runtime.ids() == []
+
+
 def test_created_can_be_paused(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """resume brings the status back to created (contract 1.3)."""
     with runtime.container(make_bundle("true"), start=False) as container:
