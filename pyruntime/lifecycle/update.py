@@ -33,7 +33,7 @@ def update(settings: Settings, container_id: str, *, resources: bytes | None = N
     if resources is not None:
         wanted, schemas = parse_resources(document.load(resources, name="resources")), {}
     else:
-        wanted = resources_from_flags(flags)
+        wanted = parse_resources(resources_document(resources_from_flags(flags)))  # by the rules of a document
         schemas = {key: flags[name] for name, key in RDT_FLAGS.items() if flags.get(name)}
     with store.lookup(settings.root, container_id) as entry:
         entry.lock()

@@ -110,6 +110,16 @@ def test_null_in_a_process_file_is_absent(runtime: Runtime, make_bundle: MakeBun
         assert result.out.split() == ["CapBnd:", "0000000000000001"], result
 
 
+@pytest.mark.parametrize("flags", [("--pids-limit", "-5"), ("--blkio-weight", "5")], ids=str)
+def test_a_refused_limit_is_not_saved(runtime: Runtime, make_bundle: MakeBundle, flags: tuple[str, str]) -> None:
+    """What a flag gives is judged as a document's value is, before anything reads it again."""
+    with runtime.container(make_bundle("sleep 60")) as container:
+        saved = container.saved()["config"]
+        assert "invalid" in container("update", *flags).message
+        assert container.saved()["config"] == saved
+        container.ok("update", "--pids-limit", "50")
+
+
 def test_words_of_exec_and_kill(runtime: Runtime, make_bundle: MakeBundle) -> None:
     """A process file that is missing, a number of descriptors that is none, and an empty signal, which is TERM."""
     with runtime.container(make_bundle("sleep 60")) as container:
