@@ -1,6 +1,6 @@
 """The `pyctr` command's outermost frame: global flags, the command, and errors as docker words them.
 
-Exit codes: 0, 1 for what failed, 125 for a flag that is wrong, 130 after Ctrl-C.
+Exit codes: 0, 1 for what failed, 125 for a flag that is wrong, 130 after Ctrl-C, 141 when nobody reads the answer.
 """
 
 from __future__ import annotations
@@ -24,17 +24,34 @@ if TYPE_CHECKING:
     from pyruntime.cli.pyctr.commands import Command
 
 FAILED, BAD_FLAG, INTERRUPTED = 1, 125, 130
+NO_READER = 141  # what a shell makes of a program that SIGPIPE ended
 
 
 def entry() -> NoReturn:
     """The installed command."""
-    code = main(sys.argv[1:])
+    try:
+        code = main(sys.argv[1:])
+    except OSError as error:  # of what main itself prints
+        code = _unwritten(error)
+    sys.exit(_flush() or code)
+
+
+def _flush() -> int:
+    """Writes out what was printed; the exit code when that fails."""
     try:
         sys.stdout.flush()
-    except OSError:  # the reader of a pipe has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = code or FAILED
-    sys.exit(code)
+    except OSError as error:
+        return _unwritten(error)
+    return 0
+
+
+def _unwritten(error: OSError) -> int:
+    """The exit code of an answer that cannot be written, which is told unless its reader has gone, as `head` does."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if isinstance(error, BrokenPipeError):
+        return NO_READER
+    print(f"cannot write to standard output: {(error.strerror or '').lower()}", file=sys.stderr)
+    return FAILED
 
 
 def main(words: list[str]) -> int:
@@ -78,9 +95,8 @@ def _run(command: Command, words: list[str], host: str, *, debug: bool) -> int:
         return failed.code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return FAILED
+    except BrokenPipeError as error:
+        return _unwritten(error)
     except (RuntimeFailure, OSError) as error:
         if debug:
             traceback.print_exc()
@@ -161,6 +177,6 @@ def _print(text: str) -> int:
 
 
 def _complain(text: str, code: int) -> int:
-    sys.stdout.flush()
+    code = _flush() or code
     print(text, file=sys.stderr)
     return code

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from pyruntime.cli.flags import BOOL, INT, LIST, TEXT, records
@@ -11,6 +16,7 @@ from pyruntime.cli.pyctr.main import count_problem
 from pyruntime.cli.pyctr.words import parse_words
 from pyruntime.errors import UsageError
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 FLAGS = records((("all", "a", BOOL, False, "", "x"), ("quiet", "q", BOOL, False, "", "x"), ("format", "f", TEXT, "", "", "x"),
                  ("filter", "", LIST, (), "filter", "x"), ("limit", "n", INT, 0, "", "x")))
 
@@ -76,3 +82,17 @@ def test_the_table_is_sound(name):
     letters = [flag.short for flag in found.flags if flag.short]
     assert len(letters) == len(set(letters))
     assert commands.find(name.split())[0] == found
+
+
+@pytest.mark.parametrize("words", [["help"], ["pull", "--help"], ["--version"]], ids=str)
+def test_an_answer_that_nobody_reads(words):
+    """Silence when the reader has gone, a line when there is no room."""
+    call = [sys.executable, "-c", "from pyruntime.cli.pyctr.main import entry; entry()", *words]
+    here, there = os.pipe()
+    os.close(here)
+    gone = subprocess.run(call, stdout=there, stderr=subprocess.PIPE, check=False, cwd=REPOSITORY)
+    os.close(there)
+    assert (gone.returncode, gone.stderr) == (141, b"")
+    with open("/dev/full", "wb") as full:
+        failed = subprocess.run(call, stdout=full, stderr=subprocess.PIPE, check=False, cwd=REPOSITORY)
+    assert (failed.returncode, failed.stderr) == (1, b"cannot write to standard output: no space left on device\n")
