@@ -49,6 +49,8 @@ def _delete(settings: Settings, entry: store.Entry, *, force: bool) -> None:
     try:
         found = state.load(entry)
         now = state.status(entry, found)
+        if now == "creating" and not state.alive(found):
+            now = "stopped"  # the lock that tells of a creator is our own
     except RuntimeFailure:
         if not force:
             raise

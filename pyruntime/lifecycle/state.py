@@ -41,14 +41,18 @@ def load(entry: store.Entry) -> dict[str, Any]:
 
 def status(entry: store.Entry, found: dict[str, Any]) -> str:
     """creating, created, running, paused or stopped."""
-    alive = process.start_time(int(found["init_process_pid"])) == int(found["init_process_start"]) != 0
     if found.get("incomplete"):
         return "creating" if entry.locked_elsewhere() else "stopped"
-    if not alive:
+    if not alive(found):
         return "stopped"
     if is_frozen(found["cgroup_paths"]):
         return "paused"
     return "created" if waits_for_start(entry) else "running"
+
+
+def alive(found: dict[str, Any]) -> bool:
+    """Whether init is there, and not another process of its number."""
+    return process.start_time(int(found["init_process_pid"])) == int(found["init_process_start"]) != 0
 
 
 def is_frozen(paths: dict[str, str]) -> bool:

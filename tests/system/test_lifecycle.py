@@ -433,6 +433,17 @@ def test_damaged_state(running: Container, make_bundle: MakeBundle, kind: str) -
         assert runtime("create", "-b", running.bundle.path, running.id).code == 0
 
 
+def test_what_an_interrupted_creation_left_is_deleted_as_it_is_listed(running: Container) -> None:
+    """Stopped, so without --force; not while its init lives (DESIGN, runtime 12)."""
+    runtime = running.runtime
+    (runtime.root / running.id / "state.json").unlink()
+    refused = running("delete")
+    assert (refused.code, "that is not stopped" in refused.message) == (1, True), refused
+    os.kill(int(json.loads((runtime.root / running.id / "identity").read_text().splitlines()[-1].partition(" ")[2])["pid"]), signal.SIGKILL)
+    wait_until(lambda: running("delete").code == 0, "the container is gone")
+    assert runtime.ids() == []
+
+
 @pytest.mark.parametrize("damage", ["identity", "both"])
 def test_damaged_identity(running: Container, damage: str) -> None:
     """state.json alone is enough; with neither the directory is foreign, named and left alone (DESIGN, runtime 5)."""
