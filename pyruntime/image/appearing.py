@@ -18,11 +18,11 @@ from pyruntime.record import Record
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pyruntime.image.config import ImageConfig
     from pyruntime.image.content import Lease
-    from pyruntime.image.core import Core, NewLayer
+    from pyruntime.image.core import Core, Image, NewLayer
     from pyruntime.image.reference import Reference
 
 
@@ -36,8 +36,11 @@ class Appearance(Record):
     parent: str
 
 
-def commit(core: Core, lease: Lease, wanted: Appearance) -> str:
-    """The image's ID. Raises InvalidImage, StoreError, DigestMismatch; then no row names anything new."""
+def commit(core: Core, lease: Lease, wanted: Appearance, read: Callable[[str], Image]) -> Image:
+    """The image as `read` gives it by its ID, before anybody can remove it.
+
+    Raises InvalidImage, StoreError, DigestMismatch; then no row names anything new.
+    """
     config, blobs = _read(core, wanted)
     _check_layers(config, wanted.layers)
     fresh = _claim(core, lease, sorted({digest for digest, _ in blobs}))
@@ -57,8 +60,9 @@ def commit(core: Core, lease: Lease, wanted: Appearance) -> str:
         _add_image(rows, config, wanted, blobs)
         rows.execute("INSERT OR IGNORE INTO claims VALUES(?, 'image', ?)", (lease.id, config.digest))
         rows.executemany("DELETE FROM claims WHERE kind = 'place' AND name = ?", [(place,) for place in placed.values()])
+        image = read(config.digest)
     layers.discard(core, lost)
-    return config.digest
+    return image
 
 
 def _read(core: Core, wanted: Appearance) -> tuple[ImageConfig, list[tuple[str, str]]]:

@@ -81,6 +81,8 @@ class Push:
         except ImageNotFound:
             raise ImageNotFound(f"An image does not exist locally with the tag: {reference.familiar_name}",
                                 value=reference.familiar, hint="pull, build or tag it first") from None
+        for chain in image.chain_ids:
+            self.store.layer(chain, self.lease)  # they stay, whoever removes the image meanwhile
         documents = self._packed(self._documents(image, platform), image)
         blobs = self._blobs(documents, image, foreign=foreign)
         sources = self._sources()
@@ -212,7 +214,11 @@ class Push:
         say(f"Mounted from {source.partition('/')[2]}" if source else "Pushed")
 
     def _remember(self, image: Image, root: Manifest | Index) -> None:
-        """The image is known by this digest in the repository from now on."""
+        """The image is known by this digest in the repository from now on; one that has been removed stays away."""
+        try:
+            self.store.find(image.id)
+        except ImageNotFound:
+            return
         digest = root.digest
         own = digest if isinstance(root, Manifest) and root.config.digest == image.id else image.manifest_digests[0]
         layers = [NewLayer(chain, diff, None, 0) for chain, diff in zip(image.chain_ids, image.config.diff_ids)]

@@ -165,7 +165,7 @@ class Store:
         known by that alone. A name that another image had moves. Raises InvalidImage, StoreError, DigestMismatch.
         """
         wanted = appearing.Appearance(reference, manifest_digest, layers, target_digest, parent)
-        return self._image(appearing.commit(self._core, lease, wanted))
+        return appearing.commit(self._core, lease, wanted, self._image)
 
     def images(self) -> list[Image]:
         """All images, newest first."""
@@ -186,7 +186,8 @@ class Store:
 
         Raises ImageNotFound; InvalidReference for one with a digest.
         """
-        return self._image(names.tag(self._core, source, reference))
+        with self.database.write():
+            return self._image(names.tag(self._core, source, reference))
 
     def hold(self, holder: str, image_id: str) -> None:
         """A container (`holder` is its ID) uses the image: it cannot be removed unforced, its layers not at all."""
