@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tests.system.runtime import Runtime
 
 CGROUPS = Path("/sys/fs/cgroup")
-GRACE_S = 20.0  # a cgroup goes when its last process has been reaped, a moment after its death
+GRACE_S = 60.0  # a cgroup goes when its last process has been reaped, a moment after its death
 
 
 class Watch:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.system.bundle import Bundle
 
 TOKEN = f"pt{os.getpid()}x{int(time.monotonic() * 1000) % 100000}"  # in every id, so that what is ours is known
-TIMEOUT_S = WAIT_S = 30  # what a busy machine does not need; a call that hangs takes longer
+TIMEOUT_S = WAIT_S = 60  # what a busy machine does not need; a call that hangs takes longer
 
 
 class Result(NamedTuple):

@@ -33,7 +33,7 @@ pytestmark = [
                        reason="needs the v1 controllers pids, freezer, memory, cpu, cpuset and devices"),
 ]
 needs_unified = pytest.mark.skipif(FACTS.layout != "hybrid", reason="needs a unified tree beside v1")
-WAIT_S = 30  # what a busy machine does not need
+WAIT_S = 60  # what a busy machine does not need
 TOP = f"pyruntime-test-{os.getpid()}"
 BOMB = "import os\nwhile True:\n  try: os.fork()\n  except OSError: pass\n"
 EAT = "import time\nheld = bytearray(64 << 20)\nprint(1, flush=True)\ntime.sleep(60)\n"

@@ -180,7 +180,7 @@ def test_many_first_calls_at_once(installed: Installed) -> None:
     calls = [subprocess.Popen([installed.program, "--version"], stdout=subprocess.PIPE, text=True) for _ in range(12)]
     assert all(call.communicate(timeout=60)[0].startswith("pyruntime version") for call in calls)
     assert installed.is_used()
-    assert not list(FOLDER.glob(".start-*.new"))
+    assert not (FOLDER / f".{installed.snapshot.name}.new").exists()
 
 
 def test_files_of_programs_that_are_gone_are_removed(installed: Installed, tmp_path: Path, program: str) -> None:
