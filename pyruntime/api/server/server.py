@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from pyruntime.api.server.router import Router
     from pyruntime.engine.journal import Journal
 
-MAX_CONNECTIONS = 512  # more wait in the listener's queue
+MAX_CONNECTIONS = 512  # requests at once; more wait
+QUEUE = 4096  # connections that wait to be accepted: a client that finds it full fails at once (unix(7), EAGAIN)
 LAST_CALL_S = 0.2  # for those who reached the listener before its name went
 ROUNDS = 10  # of the loop, more than it needs from a connection in the listener's queue to its Connection
 GRACE_S = 5.0  # for answers under way after SIGTERM
@@ -85,9 +86,9 @@ class Server:
         for listener, tls in listeners:
             listener.setblocking(False)
             if tls is None:
-                made = await loop.create_unix_server(lambda: Connection(self), sock=listener)
+                made = await loop.create_unix_server(lambda: Connection(self), sock=listener, backlog=QUEUE)
             else:
-                made = await loop.create_server(lambda: Connection(self), sock=listener, ssl=tls)
+                made = await loop.create_server(lambda: Connection(self), sock=listener, ssl=tls, backlog=QUEUE)
             self._listeners.append(made)
         self._since = time.monotonic()
         ready()

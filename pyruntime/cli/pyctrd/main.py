@@ -120,11 +120,14 @@ def _run(settings: Settings, journal: Journal, parsed: Parsed) -> int:
     if lock is None:
         return 0
     import asyncio
+    import resource
 
     from pyruntime.api.server.routes import common_headers, make_router
     from pyruntime.api.server.server import Server
 
     os.umask(0o022)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))  # a descriptor or two for each client
     engine = Engine(settings, journal)
     listening = listen(settings)
     server = Server(make_router(engine), common_headers(), journal, idle_s=settings.idle_exit_s,
