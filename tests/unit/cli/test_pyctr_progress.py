@@ -9,6 +9,7 @@ import pty
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -39,15 +40,20 @@ assert follow(json.loads(sys.argv[1])) == [{"Tag": "1"}]
 
 
 def on_terminal(columns: int, **environment: str) -> str:
-    """What a terminal of that width gets."""
+    """All that a terminal of that width gets: until its last writer has gone, in as many pieces as the kernel gives."""
     far, near = pty.openpty()
+    text = b""
     try:
         subprocess.run(["stty", "cols", str(columns)], stdin=near, check=True)
-        subprocess.run([sys.executable, "-c", PROGRAM, json.dumps(LINES)], stdout=near, stdin=subprocess.DEVNULL, check=True,
-                       cwd=REPOSITORY, timeout=60, env={**os.environ, "TERM": "xterm", **environment})  # fmt: skip
-        return os.read(far, 1 << 20).decode().replace("\r\n", "\n")
+        with subprocess.Popen([sys.executable, "-c", PROGRAM, json.dumps(LINES)], stdout=near, stdin=subprocess.DEVNULL,
+                              cwd=REPOSITORY, env={**os.environ, "TERM": "xterm", **environment}) as call:  # fmt: skip
+            os.close(near)
+            with suppress(OSError):  # the end of a terminal
+                while piece := os.read(far, 1 << 16):
+                    text += piece
+        assert call.returncode == 0
+        return text.decode().replace("\r\n", "\n")
     finally:
-        os.close(near)
         os.close(far)
 
 
