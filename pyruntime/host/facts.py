@@ -91,4 +91,4 @@ class BundleFacts(Record):
     joined_gid_map: tuple[tuple[int, int, int], ...] = ()
     net_devices: tuple[NetDeviceFacts, ...] = ()  # in the order of linux.netDevices
     links: tuple[tuple[str, str], ...] = ()  # bind sources with copy-symlink that are symlinks, and their texts
-    root_mount: str = ""  # mount point that holds the rootfs; only when rootfsPropagation is shared
+    root_mount: str = ""  # mount point that holds the rootfs; only with a rootfsPropagation

@@ -212,7 +212,7 @@ def probe_bundle(spec: Spec, bundle: str) -> BundleFacts:
         joined_gid_map=_joined_map(user, "gid_map") if user else (),
         net_devices=_net_devices(spec),
         links=probe_links(spec.mounts, bundle),
-        root_mount=_mount_of(rootfs) if "shared" in spec.linux.rootfs_propagation else "",
+        root_mount=_mount_of(rootfs) if spec.linux.rootfs_propagation else "",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyruntime.errors import SpecError
 from pyruntime.plan.kernel import (
     CAP_SETGID,
     CAP_SETUID,
@@ -17,10 +18,10 @@ from pyruntime.plan.step import HostStep, Step, init_step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyruntime.host.facts import HostFacts
+    from pyruntime.host.facts import BundleFacts, HostFacts
     from pyruntime.plan.step import Slots
     from pyruntime.spec.config import Spec
-    from pyruntime.spec.linux import Namespace
+    from pyruntime.spec.linux import Linux, Namespace
 
 
 class Namespaces:
@@ -65,6 +66,19 @@ def join_steps(spaces: Namespaces, host: HostFacts) -> tuple[list[Step], list[St
             else:
                 (before if privileged else after).append(step)
     return before, after
+
+
+def check_joined_maps(linux: Linux, bundle: BundleFacts) -> None:
+    """Maps beside the path of a user namespace say what it has, or nothing (contract 4.5). Raises SpecError.
+
+    Where the namespace's own maps cannot be told they are not compared.
+    """
+    for key, given, real in (("uidMappings", linux.uid_mappings, bundle.joined_uid_map),
+                             ("gidMappings", linux.gid_mappings, bundle.joined_gid_map)):  # fmt: skip
+        if given and real and sorted((entry.container_id, entry.host_id, entry.size) for entry in given) != sorted(real):
+            raise SpecError("user namespaces enabled, but both namespace path and non-matching mapping specified -- you "
+                            "may only provide one", field=f"/linux/{key}",
+                            hint="leave the mappings out: they are the namespace's")  # fmt: skip
 
 
 def user_steps(spaces: Namespaces, spec: Spec, host: HostFacts) -> list[Step | HostStep]:

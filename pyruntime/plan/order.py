@@ -29,6 +29,7 @@ from pyruntime.plan.labels import check_labels, keyring_label_steps, label_steps
 from pyruntime.plan.mounts import PROPAGATION, Mounts, compile_mount, compile_mounts, open_step, setattr_step
 from pyruntime.plan.namespaces import (
     Namespaces,
+    check_joined_maps,
     clone_step,
     groups_denied,
     join_steps,
@@ -177,6 +178,7 @@ def _check(spec: Spec, process: Process, bundle: BundleFacts, host: HostFacts, o
                         hint="leave out --no-pivot, or set it to rslave")  # fmt: skip
     check_labels(process, host)
     if linux.namespace("user") is not None:
+        check_joined_maps(linux, bundle)
         uids = triples(linux.uid_mappings) or bundle.joined_uid_map
         gids = triples(linux.gid_mappings) or bundle.joined_gid_map
         check_mapped(process, uids, gids)
@@ -316,9 +318,11 @@ def _root(steps: Steps, spec: Spec, bundle: BundleFacts, root_slot: int, mounts:
     wanted = spec.linux.rootfs_propagation
     origin = "/linux/rootfsPropagation" if wanted else namespace_origin(spec, "mount")
     steps.append(init_step("propagation", ("/", PROPAGATION.get(wanted, MS_SLAVE | MS_REC)), origin))
-    if bundle.root_mount and "shared" in wanted:
-        # pivot_root(2): the mount that the new root is on must not be shared
-        steps.append(init_step("propagation", (bundle.root_mount, MS_PRIVATE), origin))
+    if bundle.root_mount and wanted not in ("", "rprivate", "rslave", "runbindable"):
+        # Those reach every mount. With the others the mount that the new root is on may be shared still: pivot_root(2)
+        # refuses that, and what is attached there would appear on the host.
+        parent = MS_SLAVE if wanted == "slave" else MS_PRIVATE
+        steps.append(init_step("propagation", (bundle.root_mount, parent), origin))
     if mounts.inside:
         # Before anything is attached, so that a source inside the rootfs is what it is on the host; and after the
         # propagation, so that what is cloned is a slave already.
@@ -374,6 +378,8 @@ def _change_root(steps: Steps, spec: Spec, host: HostFacts, options: Options, sp
     wanted = spec.linux.rootfs_propagation
     if wanted.removeprefix("r") in ("shared", "unbindable"):
         steps.append(init_step("propagation", ("/", PROPAGATION[wanted]), "/linux/rootfsPropagation"))
+    elif wanted in ("private", "rprivate"):  # it came as a slave; the mounts on it have what their options say
+        steps.append(init_step("propagation", ("/", MS_PRIVATE), "/linux/rootfsPropagation"))
 
 
 def _hide(path: str) -> Step:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,25 @@ def test_the_program_has_the_default_signals(runtime: Runtime, make_bundle: Make
     """What init handles while it waits, the program does not inherit."""
     found = runtime.look(make_bundle(["grep", "-E", "^Sig(Blk|Ign|Cgt)", "/proc/self/status"]))
     assert found.split()[1::2] == ["0" * 16] * 3
+
+
+@pytest.mark.parametrize("value", ["", "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable"])
+def test_a_rootfs_that_is_a_shared_mount(runtime: Runtime, make_bundle: MakeBundle, value: str) -> None:
+    """As on every systemd host: the container runs, and none of its mounts appears on the host."""
+    script = "grep '[^ ]* [^ ]* [^ ]* [^ ]* / ' /proc/self/mountinfo | cut -d' ' -f7- | cut -d- -f1"
+    bundle = make_bundle(script, {"linux.rootfsPropagation": value})
+    subprocess.run(["mount", "--bind", bundle.rootfs, bundle.rootfs], check=True)
+    try:
+        subprocess.run(["mount", "--make-shared", bundle.rootfs], check=True)
+        found = {word.split(":")[0] for word in runtime.look(bundle).split()}
+        assert Path("/proc/self/mountinfo").read_text().count(f"{bundle.rootfs} rw") == 1
+        wanted = value.removeprefix("r")
+        if wanted in ("shared", "unbindable"):
+            assert wanted in found
+        else:
+            assert found == (set() if wanted == "private" else {"master"})
+    finally:
+        subprocess.run(["umount", "-R", bundle.rootfs], check=True)
 
 
 PROGRAMS = [

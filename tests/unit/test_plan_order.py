@@ -112,6 +112,28 @@ def test_a_shared_rootfs_has_a_private_parent_and_is_shared_at_the_end(wanted):
     assert order == ["propagation", "propagation", "attach_root", "pivot_root", "propagation"]
 
 
+@pytest.mark.parametrize(("wanted", "parent", "after"), [
+    ("private", 1 << 18, [1 << 18]), ("slave", 1 << 19, []), ("unbindable", 1 << 18, [1 << 17]),
+    ("rprivate", None, [1 << 18]), ("rslave", None, []), ("runbindable", None, [1 << 17 | 0x4000]),
+])  # fmt: skip
+def test_the_mount_of_the_rootfs_is_not_shared_when_it_is_attached(wanted, parent, after):
+    """Names without r change "/" alone: what is attached on a mount that is shared still appears on the host."""
+    found = steps(plan({"linux.rootfsPropagation": wanted}, bundle=BUNDLE.replace(root_mount="/b")), "propagation")
+    made = [step.args for step in found[1:]]
+    assert made == ([("/b", parent)] if parent else []) + [("/", flags) for flags in after]
+
+
+@pytest.mark.parametrize("maps", [[(0, 100, 10)], [(0, 100, 9), (9, 200, 1)]], ids=str)
+def test_maps_beside_a_joined_user_namespace_are_its_own(maps):
+    given = [{"containerID": inner, "hostID": outer, "size": size} for inner, outer, size in reversed(maps)]
+    changes = {"linux.namespaces": namespaces("mount", user="/proc/5/ns/user"), "linux.uidMappings": given,
+               "linux.gidMappings": given}  # fmt: skip
+    bundle = BUNDLE.replace(joined_uid_map=tuple(maps), joined_gid_map=tuple(maps))
+    plan(changes, bundle=bundle)
+    with pytest.raises(SpecError, match="non-matching mapping"):
+        plan(changes, bundle=bundle.replace(joined_gid_map=((0, 5, 10),)))
+
+
 def test_host_hooks_run_between_the_mounts_and_the_rest():
     found = plan({"hooks": {"prestart": [HOOK], "createRuntime": [HOOK], "createContainer": [HOOK]}})
     at = where(found, "barrier", BARRIERS["mounted"])
