@@ -105,7 +105,7 @@ def test_output_of_hooks(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Pa
     bundle.save()
     failed = runtime.run(bundle)
     assert (failed.code, failed.field) == (1, "/hooks/createContainer/0")
-    assert [word in failed.message.partition("stderr: ")[2] for word in "AB"] == ["stdout" not in names, "stderr" not in names]
+    assert [word in failed.message.partition("stdout: ")[2] for word in "AB"] == ["stdout" not in names, "stderr" not in names]
 
 
 def test_output_of_hooks_that_has_no_place(runtime: Runtime, make_bundle: MakeBundle) -> None:
