@@ -297,6 +297,12 @@ def follow(steps: list[Step], found: Calls) -> None:
     assert found[at:] == [], "calls that no step explains"
 
 
+def on_made_path(step: Step) -> Step:
+    """The step when its target was made a moment ago: there is no mode of an image's folder to take over."""
+    args = step["args"]
+    return {**step, "args": {**args, "flags": args["flags"] & ~INHERIT_MODE}} if step["step"] == "mount" else step
+
+
 def alternative(step: Step, found: Calls) -> int | None:
     """The calls of one alternative of the step, its failed attempt before it and its second one after it included."""
     tried = 1 if found and found[0].endswith(" !") else 0
@@ -304,7 +310,7 @@ def alternative(step: Step, found: Calls) -> int | None:
         used = take(other, found[tried:])
         if used is None:
             continue
-        rest = take(step, found[tried + used :]) if other["again"] else 0
+        rest = take(on_made_path(step), found[tried + used :]) if other["again"] else 0
         if rest is not None:
             return tried + used + rest
     return None
