@@ -53,5 +53,6 @@ def test_device_filter(runtime, make_bundle):
               "mknod /tmp/full c 1 7; head -c1 /tmp/full >/dev/null && echo full")
     rules = [{"allow": False, "access": "rwm"}]
     assert runtime.look(make_bundle(script, {"linux.resources.devices": rules})) == "full"
+    assert runtime.look(make_bundle(script)) == "full"  # no rules: only what every container may use
     allowed = [*rules, {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "r"}]
     assert runtime.look(make_bundle(script, {"linux.resources.devices": allowed})) == "kmsg\nfull"
