@@ -72,7 +72,7 @@ def test_the_example_of_images(tmp_path: Path) -> None:
     assert text is not None
     with registry(tmp_path / "hub") as hub:
         name = publish(hub, "debian", "12", small("readme"))
-        program = text[1].replace("registry.example/debian:12", name).replace("/srv/images", str(tmp_path / "images"))
+        program = text[1].replace("registry.example/debian:12", name).replace("my-images", str(tmp_path / "images"))
         program = program.replace('"bundle"', repr(str(tmp_path / "bundle")))
         result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=REPOSITORY,
                                 check=False)  # fmt: skip
