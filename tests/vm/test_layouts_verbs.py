@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.system.test_verbs import running, test_events_stream, test_oom_event, test_ps, test_stats
+from tests.system.conftest import running
+from tests.system.test_verbs import test_events_stream, test_oom_event, test_ps, test_stats
 from tests.vm.drivers import both_drivers
 
 if TYPE_CHECKING:
