@@ -38,12 +38,12 @@ F_LIKE_SLOT = OP_FLAGS["LIKE_SLOT"]
 
 
 def compile_devices(out: Mounts, spec: Spec, host: HostFacts) -> list[Step]:
-    """Nodes, links and ptmx, in that order; nothing when /dev itself is a bind (contract 4.6).
+    """Nodes, links and ptmx, in that order; nothing when /dev itself is the host's (contract 4.6).
 
     In a user namespace no node can be made (user_namespaces(7)): the host's nodes are bound instead, with host
     steps and slots taken from `out`.
     """
-    if dev_is_bind(spec):
+    if dev_is_the_hosts(spec):
         return []
     steps: list[Step] = []
     listed = {clean(device.path) for device in spec.linux.devices}
@@ -64,13 +64,16 @@ def compile_devices(out: Mounts, spec: Spec, host: HostFacts) -> list[Step]:
     return steps
 
 
-def dev_is_bind(spec: Spec) -> bool:
-    """The last mount on /dev is a bind: its content is the operator's affair."""
-    bind = False
+def dev_is_the_hosts(spec: Spec) -> bool:
+    """The last mount on /dev is a bind, whose content is the operator's affair, or devtmpfs.
+
+    Of devtmpfs the kernel has one, mounted again (drivers/base/devtmpfs.c): a node or link made there is the host's.
+    """
+    found = False
     for mount in spec.mounts:
         if clean(mount.destination) == "/dev":
-            bind = mount.type == "bind" or bool(split_options(mount.options).kind)
-    return bind
+            found = mount.type in ("bind", "devtmpfs") or bool(split_options(mount.options).kind)
+    return found
 
 
 def _node(out: Mounts, steps: list[Step], path: str, mode: int, dev: int, uid: int, gid: int, origin: str) -> None:

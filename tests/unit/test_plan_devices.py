@@ -77,6 +77,7 @@ def test_links(kcore):
         ([{"destination": "/dev", "type": "tmpfs"}], True),
         ([{"destination": "/dev", "source": "/dev", "options": ["rbind"]}], False),
         ([{"destination": "/dev/", "type": "bind", "source": "/dev"}], False),
+        ([{"destination": "/dev", "type": "devtmpfs", "source": "devtmpfs"}], False),
         ([{"destination": "/dev", "type": "bind", "source": "/dev"}, {"destination": "/dev", "type": "tmpfs"}], True),
         ([{"destination": "/dev/x", "type": "bind", "source": "/dev"}], True),
     ],
