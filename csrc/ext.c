@@ -265,15 +265,17 @@ int pr_pidfd_getfd(int pidfd, int fd)
 }
 
 /* Blocks signals in this thread and returns a descriptor that reports them (128 bytes each, signalfd(2)). Bit n - 1 of
-   `mask` stands for signal n, as in /proc/PID/status; 0 for all. */
+   `mask` stands for signal n, as in /proc/PID/status; 0 for all. Those of a mask that are ignored stay so: asked of the
+   kernel, since the interpreter's own list may be of the process that made its snapshot. */
 int pr_signalfd(unsigned int mask)
 {
+    struct sigaction now;
     sigset_t set;
     int fd;
 
     sigemptyset(&set);
     for (int number = 1; number <= 32; number++)
-        if (mask & 1U << (number - 1))
+        if (mask & 1U << (number - 1) && sigaction(number, NULL, &now) == 0 && now.sa_handler != SIG_IGN)
             sigaddset(&set, number);
     if (!mask)
         sigfillset(&set);

@@ -37,14 +37,8 @@ def guard() -> None:
     """Something is about to be made or removed. Does nothing in a program that has not armed."""
     if not _Signals.armed:
         return
-    from _signal import SIG_IGN, getsignal
-
     _Signals.armed = False
-    mask = 0
-    for number in SIGNALS:
-        if getsignal(number) != SIG_IGN:
-            mask |= 1 << (number - 1)
-    _Signals.fd = kernel.signalfd(mask)
+    _Signals.fd = kernel.signalfd(sum(1 << (number - 1) for number in SIGNALS))
 
 
 def until(fd: int, timeout_ms: int = -1) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -144,6 +145,7 @@ def test_a_stranger_with_the_recorded_pid(runtime: Runtime, make_bundle: MakeBun
     """identity and state.json name a pid that is another process by now: it lives on, the container does not (R7)."""
     name = runtime.new_id()
     assert runtime("create", "-b", make_bundle("sleep 600").path, name).code == 0
+    time.sleep(0.05)  # a start time has ticks of 10 ms: by pid and tick a process is known
     stranger = subprocess.Popen(["sleep", "600"])
     try:
         folder = runtime.root / name

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 import re
 import shutil
+import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +17,6 @@ from tests.system.runtime import finish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.system.bundle import Bundle
     from tests.system.runtime import Runtime
@@ -47,12 +48,16 @@ class Instants:
     def __init__(self, runtime: Runtime, bundle: Bundle, verb: list[str], folder: Path) -> None:
         self.runtime, self.bundle, self.verb, self.trace = runtime, bundle, verb, folder / "trace"
 
-    def call(self, *options: str) -> tuple[str, int]:
-        """(id, exit code) of the verb under strace with these options; a death by signal n is 128 + n."""
+    def call(self, *options: str, restore: tuple[int, ...] = ()) -> tuple[str, int]:
+        """(id, exit code) of the verb under strace with these options; a death by signal n is 128 + n.
+
+        `restore`: signals that it does not ignore, whatever this process does.
+        """
         name = self.runtime.new_id()
         argv = self.runtime.argv(*self.verb, "-b", self.bundle.path, name)
         argv = ["strace", "-qq", "-o", str(self.trace), *options, *map(str, argv)]
-        call = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        call = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in restore])  # fmt: skip
         return name, finish(call)
 
     def all(self) -> list[tuple[str, int]]:
@@ -83,6 +88,23 @@ def check(instants: Instants, chosen: list[tuple[str, int]]) -> None:
         assert (name in runtime.ids()) == (code == 0), (instant, code)
         assert runtime("delete", "--force", name).code == 0, instant
     assert 143 in codes
+
+
+@needs_strace
+def test_the_snapshot_of_a_call_that_ignored_the_signal(runtime: Runtime, make_bundle: MakeBundle, tmp_path: Path) -> None:
+    """What a shell's background job ignores is no business of later calls: they undo what they made."""
+    for path in Path("/run/pyruntime-cache").glob("start-*.snapshot"):
+        path.unlink(missing_ok=True)
+    subprocess.run(["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *runtime.argv("state", "absent")],
+                   check=False, stderr=subprocess.DEVNULL)  # fmt: skip
+    instants = Instants(runtime, make_bundle(SLEEP), ["create"], tmp_path)
+    codes = []
+    for number in range(2, sum(call == "mkdir" for call, _ in instants.all())):  # the first time one more is made
+        name, code = instants.call("-e", f"inject=mkdir:signal=INT:when={number}", restore=(signal.SIGINT,))
+        assert (name in runtime.ids()) == (code == 0), (number, code)
+        assert runtime("delete", "--force", name).code == 0
+        codes.append(code)
+    assert 130 in codes
 
 
 @needs_strace
