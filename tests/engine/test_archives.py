@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 from tests import small_images
 from tests.engine.registries import publish, small
 from tests.engine.stand import PYCTR, Daemon, Tool, daemon
+from tests.image.made import tar_of
 
 pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("default::ResourceWarning")]
 
@@ -52,16 +52,6 @@ def test_load_of_what_is_no_archive(tool: Tool) -> None:
     assert tool.fails("load", stdin=b"nonsense" * 1000)
     assert tool.fails("load", stdin=os.urandom(3 << 20))
     tool("images")
-
-
-def tar_of(files: dict[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, data in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
-    return out.getvalue()
 
 
 def test_import(tool: Tool) -> None:

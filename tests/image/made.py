@@ -70,17 +70,22 @@ class Made:
         return found
 
 
-def make_layer(seed: int, size: int) -> tuple[bytes, bytes, dict[str, bytes]]:
-    """A layer's tar, the same gzipped, and its files."""
-    rng = random.Random(seed)
-    files = {f"d{seed}/f{number}": rng.randbytes(size) for number in range(3)}
+def tar_of(files: dict[str, bytes]) -> bytes:
+    """A plain tar with these files, in their order."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, data in files.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             archive.addfile(entry, io.BytesIO(data))
-    tar = buffer.getvalue()
+    return buffer.getvalue()
+
+
+def make_layer(seed: int, size: int) -> tuple[bytes, bytes, dict[str, bytes]]:
+    """A layer's tar, the same gzipped, and its files."""
+    rng = random.Random(seed)
+    files = {f"d{seed}/f{number}": rng.randbytes(size) for number in range(3)}
+    tar = tar_of(files)
     return tar, gzip.compress(tar, 1, mtime=0), files
 
 

@@ -19,6 +19,7 @@ from pyruntime.image.reference import parse_reference
 from pyruntime.image.registry import RegistryClient
 from pyruntime.image.store import Store
 from tests import small_images
+from tests.image.made import tar_of
 from tests.registry_stand import Registry, put
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -47,13 +48,7 @@ def layout(manifest: bytes, content: dict[str, bytes]) -> bytes:
     index = {"schemaVersion": 2, "manifests": [described(small_images.MANIFEST, manifest, annotations=name)]}
     files = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": json.dumps(index).encode(),
              **{f"blobs/{digest.replace(':', '/')}": data for digest, data in content.items()}}
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for path, data in files.items():
-            entry = tarfile.TarInfo(path)
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
-    return buffer.getvalue()
+    return tar_of(files)
 
 
 def test_load_and_save(store: Store, tmp_path):
