@@ -11,8 +11,8 @@
    What is in the file. CPython's state lives in three places of this program, and nowhere else:
      pydata, pybss   .data and .bss of libpython's objects, renamed at build time (setup.py) so that they are apart from
                      those of libc and of the launcher; the program is not position-independent, so they never move
-     the region      all memory that libpython gets from malloc and for its arenas while the snapshot is being made; its
-                     calls of malloc are renamed to pr_malloc and served from a fixed address
+     three zones     all memory that libpython gets while the snapshot is being made, at fixed addresses: arenas, blocks
+                     of malloc (its calls are renamed to pr_malloc), and large tables that are nearly all zeros
    Nothing in them points out of the program: functions of libc are reached through its own PLT, no shared object of
    Python's is loaded before the snapshot (embed.py leaves a placeholder for _json), there is no open file and no second
    thread. What belongs to a process is put right after mapping: thread ids, the thread's own slot, the environment.
@@ -47,7 +47,10 @@
 
 #define REGION ((char *)0x2000000000) /* below the mmap area also where addresses have 39 bits */
 #define REGION_SIZE (64UL << 20)
-#define MAGIC "PYRSNAP1"
+#define HUGE_PAGE (2UL << 20)
+#define SPARSE_SIZE 65536 /* a block of zeros from this size on is a table for sparse use */
+#define MAGIC "PYRSNAP2"
+#define FAMILY 7 /* of its characters stay what they are in every version, and so does where `exe` is */
 #define MAX_SOURCES 256
 #define MAX_NAMES 32768
 #define FAILURE_LASTS_S 60
@@ -60,14 +63,17 @@ struct source {
     uint64_t name; /* offset in the head's names */
 };
 
-/* The file: this head on pages of its own, then pydata, pybss and the region, each from a page boundary. */
+enum { ARENAS, BLOCKS, SPARSE, ZONES };
+
+/* The file: this head on pages of its own, then pydata, pybss and the zones, each from a page boundary. */
 struct head {
-    char magic[8];
+    char magic[8], exe[PATH_MAX];
     uint64_t exe_dev, exe_ino, exe_size, exe_ctime_ns, image_ino, image_ctime_ns;
-    uint64_t page, data_at, bss_at, region_at, region_used; /* region_used 0: this cannot be done here */
-    uint64_t state, resume;                                 /* PyThreadState *, PyObject * */
+    uint64_t page, data_at, bss_at, end; /* end 0: this cannot be done here */
+    uint64_t zone_at[ZONES], zone_used[ZONES];
+    uint64_t state, resume; /* PyThreadState *, PyObject * */
     uint64_t source_count;
-    char exe[PATH_MAX], site[PATH_MAX];
+    char site[PATH_MAX];
     struct source sources[MAX_SOURCES];
     char names[MAX_NAMES];
 };
@@ -76,8 +82,13 @@ struct head {
 #define IDENTITY (offsetof(struct head, page) - offsetof(struct head, exe_dev))
 
 static struct head head; /* of the file being made or used */
-static size_t used;      /* of the region, while a snapshot is being made */
 static int making;
+static struct zone {
+    char *start;
+    size_t size, used; /* used: while a snapshot is being made */
+} zones[ZONES] = {[ARENAS] = {REGION, 16UL << 20, 0},
+                  [BLOCKS] = {REGION + (16UL << 20), 32UL << 20, 0},
+                  [SPARSE] = {REGION + (48UL << 20), 16UL << 20, 0}};
 
 /* ---- memory ---------------------------------------------------------------------------------------------------- */
 
@@ -86,19 +97,18 @@ static int in_region(const void *p)
     return (const char *)p >= REGION && (const char *)p < REGION + REGION_SIZE;
 }
 
-/* Takes SIZE fresh bytes of the region. */
-static void *region_take(size_t size, size_t alignment)
+/* Takes SIZE fresh bytes of a zone. */
+static void *zone_take(struct zone *zone, size_t size)
 {
-    size_t at = (used + alignment - 1) & ~(alignment - 1);
-
-    if (size > REGION_SIZE - at)
+    if (size > zone->size - zone->used)
         return NULL;
-    used = at + size;
-    return REGION + at;
+    zone->used += size;
+    return zone->start + zone->used - size;
 }
 
-/* A block has its size in front. While a snapshot is made, freed blocks wait in one list per size for the next of that
-   size; what a command frees of the snapshot's own is left alone. */
+/* A block has its size in front. While a snapshot is made, freed blocks wait in lists by size, and one that is larger
+   than what is asked for is split: a page that holds nothing costs a run as much as any other. What a command frees of
+   the snapshot's own is left alone. */
 struct block {
     size_t size;        /* of what follows this head, a multiple of 16 */
     struct block *next; /* in its list; not used while the block is in use */
@@ -127,21 +137,49 @@ static struct block **list_for(size_t size)
     return &freed[SMALL / 16 + (log - 11) * 4 + ((size >> (log - 2)) & 3)];
 }
 
-static void *block_take(size_t size)
+static void block_give(struct block *block)
+{
+    struct block **list = list_for(block->size);
+
+    block->next = *list;
+    *list = block;
+}
+
+/* A freed block of WHOLE bytes, the rest of a larger one given back; NULL without one. */
+static struct block *block_again(size_t whole)
+{
+    const struct block *const *end = (void *)(freed + sizeof(freed) / sizeof(freed[0]));
+
+    for (struct block **list = list_for(whole); (const void *)list < (const void *)end; list++)
+        for (struct block **at = list; *at; at = &(*at)->next) {
+            struct block *block = *at, *rest = (void *)((char *)(block + 1) + whole);
+
+            if (block->size != whole && block->size < whole + sizeof(*rest) + 16)
+                continue;
+            *at = block->next;
+            if (block->size != whole) {
+                rest->size = block->size - whole - sizeof(*rest);
+                block->size = whole;
+                block_give(rest);
+            }
+            return block;
+        }
+    return NULL;
+}
+
+static void *block_take(struct zone *zone, size_t size)
 {
     size_t whole = rounded(size ? size : 1);
-    struct block **list = list_for(whole), *block = *list;
+    struct block *block = zone == &zones[BLOCKS] ? block_again(whole) : NULL;
 
-    if (block && block->size == whole)
-        *list = block->next;
-    else if ((block = region_take(sizeof(*block) + whole, 16)))
+    if (!block && (block = zone_take(zone, sizeof(*block) + whole)))
         block->size = whole;
     return block ? block + 1 : NULL;
 }
 
 void *pr_malloc(size_t size)
 {
-    return making ? block_take(size) : malloc(size);
+    return making ? block_take(&zones[BLOCKS], size) : malloc(size);
 }
 
 void *pr_calloc(size_t count, size_t size)
@@ -152,21 +190,16 @@ void *pr_calloc(size_t count, size_t size)
         return calloc(count, size);
     if (size && count > REGION_SIZE / size)
         return NULL;
-    p = block_take(count * size);
+    p = block_take(&zones[count * size < SPARSE_SIZE ? BLOCKS : SPARSE], count * size);
     return p ? memset(p, 0, count * size) : NULL;
 }
 
 void pr_free(void *p)
 {
-    struct block *block = p, **list;
-
-    if (!in_region(p)) {
+    if (!in_region(p))
         free(p);
-    } else if (making) {
-        list = list_for((--block)->size);
-        block->next = *list;
-        *list = block;
-    }
+    else if (making)
+        block_give((struct block *)p - 1);
 }
 
 void *pr_realloc(void *p, size_t size)
@@ -192,7 +225,7 @@ static void *arena_take(void *unused, size_t size)
 
     (void)unused;
     if (making)
-        return region_take(size, 4096);
+        return zone_take(&zones[ARENAS], size);
     p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     return p == MAP_FAILED ? NULL : p;
 }
@@ -275,9 +308,8 @@ static int open_snapshot(const struct place *place, int folder)
         pread(fd, &head, sizeof(head), 0) == (ssize_t)sizeof(head) && memcmp(head.magic, MAGIC, 8) == 0 &&
         describe_files(place, &own) == 0 && memcmp(&own.exe_dev, &head.exe_dev, IDENTITY) == 0 &&
         head.page == (uint64_t)sysconf(_SC_PAGESIZE) && strcmp(head.site, place->site) == 0 &&
-        head.source_count <= MAX_SOURCES && head.region_used <= REGION_SIZE &&
-        (uint64_t)st.st_size == (head.region_used ? head.region_at + head.region_used : sizeof(head)) &&
-        (head.region_used || time(NULL) - st.st_mtime < FAILURE_LASTS_S))
+        head.source_count <= MAX_SOURCES && (uint64_t)st.st_size == (head.end ? head.end : sizeof(head)) &&
+        (head.end || time(NULL) - st.st_mtime < FAILURE_LASTS_S))
         return fd;
     close(fd);
     return -1;
@@ -353,18 +385,44 @@ static int adopt(PyThreadState *state)
     return 0;
 }
 
-/* Maps the snapshot of FD and runs its resume(words). Returns only when the region's address is taken. */
+/* Maps SIZE bytes at an address that must be free: of FD, or fresh ones. */
+static int map_at(char *at, size_t size, int fd, uint64_t offset)
+{
+    int flags = MAP_PRIVATE | MAP_FIXED_NOREPLACE | (fd < 0 ? MAP_ANONYMOUS : 0);
+    void *p = size ? mmap(at, size, PROT_READ | PROT_WRITE, flags, fd, (off_t)offset) : at;
+
+    if (p != at && p != MAP_FAILED) /* a kernel before 4.17 takes the address for a wish */
+        munmap(p, size);
+    return p == at ? 0 : -1;
+}
+
+/* Maps the zones of FD. A command writes to two of three pages of the arenas (reference counts), and a fault for each
+   takes longer than to read whole huge pages; where there are none, it is about the same. */
+static int map_zones(int fd)
+{
+    size_t huge = head.zone_used[ARENAS] & ~(HUGE_PAGE - 1);
+
+    if (map_at(REGION, huge, -1, 0) < 0)
+        return -1;
+    madvise(REGION, huge, MADV_HUGEPAGE);
+    if (pread(fd, REGION, huge, (off_t)head.zone_at[ARENAS]) != (ssize_t)huge)
+        return -1;
+    for (int i = 0; i < ZONES; i++) {
+        size_t done = i == ARENAS ? huge : 0;
+
+        if (map_at(zones[i].start + done, head.zone_used[i] - done, fd, head.zone_at[i] + done) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Maps the snapshot of FD and runs its resume(words). Returns only when an address is taken. */
 static void start_from(const struct place *place, int fd, int argc, char **argv)
 {
-    void *region = mmap(REGION, head.region_used, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED_NOREPLACE, fd,
-                        (off_t)head.region_at);
     PyObject *words, *result;
 
-    if (region != (void *)REGION) {
-        if (region != MAP_FAILED) /* a kernel before 4.17 takes the address for a wish */
-            munmap(region, head.region_used);
+    if (map_zones(fd) < 0)
         return;
-    }
     warm_up(argc, argv);
     if (put_back(fd, __start_pydata, (size_t)(__stop_pydata - __start_pydata), head.data_at) < 0 ||
         put_back(fd, __start_pybss, (size_t)(__stop_pybss - __start_pybss), head.bss_at) < 0 ||
@@ -396,19 +454,36 @@ static int write_all(int fd, const void *data, size_t size, uint64_t offset)
     return 0;
 }
 
-/* Writes the region, except for pages of zeros: they stay holes, which no mapping brings in with their neighbours. */
-static int write_region(int fd)
+/* Writes the zones, except for pages of zeros: they stay holes. */
+static int write_zones(int fd)
 {
     static const char zeros[65536];
 
     for (size_t i = 0; i < sizeof(freed) / sizeof(freed[0]); i++)
         for (struct block *block = freed[i]; block; block = block->next)
             memset(block + 1, 0, block->size);
-    for (uint64_t at = 0; at < head.region_used; at += head.page)
-        if (memcmp(REGION + at, zeros, head.page) != 0 &&
-            write_all(fd, REGION + at, head.page, head.region_at + at) < 0)
-            return -1;
-    return ftruncate(fd, (off_t)(head.region_at + head.region_used));
+    for (int i = 0; i < ZONES; i++)
+        for (uint64_t at = 0; at < head.zone_used[i]; at += head.page)
+            if (memcmp(zones[i].start + at, zeros, head.page) != 0 &&
+                write_all(fd, zones[i].start + at, head.page, head.zone_at[i] + at) < 0)
+                return -1;
+    return ftruncate(fd, (off_t)head.end);
+}
+
+/* Where the parts lie in the file. */
+static void lay_out(void)
+{
+    uint64_t mask = head.page - 1;
+
+    head.data_at = ((sizeof(head) + mask) & ~mask) + ((uintptr_t)__start_pydata & mask);
+    head.bss_at = ((head.data_at + (uint64_t)(__stop_pydata - __start_pydata) + mask) & ~mask) +
+                  ((uintptr_t)__start_pybss & mask);
+    head.end = (head.bss_at + (uint64_t)(__stop_pybss - __start_pybss) + mask) & ~mask;
+    for (int i = 0; i < ZONES; i++) {
+        head.zone_at[i] = head.end;
+        head.zone_used[i] = (zones[i].used + mask) & ~mask;
+        head.end += head.zone_used[i];
+    }
 }
 
 /* Fills the table of sources from `sources`, a list of paths that embed.py left. */
@@ -437,7 +512,6 @@ static int describe_sources(PyObject *paths)
 static _Noreturn void make_memory(const struct place *place, int fd)
 {
     PyObjectArenaAllocator arenas = {NULL, arena_take, arena_give};
-    uint64_t page = head.page, mask = page - 1;
     PyObject *globals;
     int null = open("/dev/null", O_RDWR);
 
@@ -456,22 +530,20 @@ static _Noreturn void make_memory(const struct place *place, int fd)
     if (!head.resume || describe_sources(PyDict_GetItemString(globals, "sources")) < 0)
         _exit(1);
     making = 0;
-    head.region_used = (used + mask) & ~mask;
-    head.data_at = ((sizeof(head) + mask) & ~mask) + ((uintptr_t)__start_pydata & mask);
-    head.bss_at = ((head.data_at + (uint64_t)(__stop_pydata - __start_pydata) + mask) & ~mask) +
-                  ((uintptr_t)__start_pybss & mask);
-    head.region_at = (head.bss_at + (uint64_t)(__stop_pybss - __start_pybss) + mask) & ~mask;
+    lay_out();
     if (write_all(fd, __start_pydata, (size_t)(__stop_pydata - __start_pydata), head.data_at) < 0 ||
-        write_all(fd, __start_pybss, (size_t)(__stop_pybss - __start_pybss), head.bss_at) < 0 || write_region(fd) < 0 ||
+        write_all(fd, __start_pybss, (size_t)(__stop_pybss - __start_pybss), head.bss_at) < 0 || write_zones(fd) < 0 ||
         write_all(fd, &head, sizeof(head), 0) < 0)
         _exit(1);
     _exit(0);
 }
 
-/* Removes the snapshots of programs that are gone. */
+/* Removes the snapshots of programs that are gone; those of other versions of ours that are still there stay. */
 static void prune(int folder)
 {
-    static struct head other;
+    struct {
+        char magic[8], exe[PATH_MAX]; /* the beginning of struct head */
+    } other;
     struct dirent *entry;
     int again = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = again < 0 ? NULL : fdopendir(again);
@@ -482,8 +554,8 @@ static void prune(int folder)
 
         if (fd < 0)
             continue;
-        if (pread(fd, &other, sizeof(other), 0) != (ssize_t)sizeof(other) || memcmp(other.magic, MAGIC, 8) != 0 ||
-            access(other.exe, F_OK) < 0)
+        if (pread(fd, &other, sizeof(other), 0) != (ssize_t)sizeof(other) || memcmp(other.magic, MAGIC, FAMILY) != 0 ||
+            !memchr(other.exe, 0, sizeof(other.exe)) || access(other.exe, F_OK) < 0)
             unlinkat(folder, entry->d_name, 0);
         close(fd);
     }
@@ -519,7 +591,7 @@ static int make_snapshot(const struct place *place, int folder)
         while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
             ;
         /* The child writes the head last. Without it the file says that this was tried. */
-        done = pread(fd, &made, sizeof(made), 0) == (ssize_t)sizeof(made) && made.region_used ? 0 : 1;
+        done = pread(fd, &made, sizeof(made), 0) == (ssize_t)sizeof(made) && made.end ? 0 : 1;
         if (done && (ftruncate(fd, 0) < 0 || write_all(fd, &head, sizeof(head), 0) < 0))
             done = -1;
     }
@@ -538,9 +610,9 @@ void run_snapshot(const struct place *place, int argc, char **argv)
 
     while (folder >= 0) {
         fd = open_snapshot(place, folder);
-        if (fd >= 0 && (head.region_used == 0 || sources_are_fresh())) {
+        if (fd >= 0 && (head.end == 0 || sources_are_fresh())) {
             close(folder); /* descriptors from 3 on are the caller's to give (--preserve-fds) */
-            if (head.region_used)
+            if (head.end)
                 start_from(place, fd, argc, argv);
             close(fd); /* it cannot be done here */
             return;
