@@ -60,7 +60,7 @@ help: ## this list
 	@$(MAKE) -s -C csrc container-init
 	@touch $@
 
-$(PROGRAM): $(wildcard csrc/launcher*.[ch]) csrc/ext.c csrc/ext_cdef.h tools/image.py setup.py .venv/build.stamp
+$(PROGRAM): $(wildcard csrc/launcher*.[ch] csrc/ext.[ch] csrc/ext_cdef.h csrc/ext_spawn*.[ch]) tools/image.py setup.py .venv/build.stamp
 	@echo "==> launcher"
 	@$(PY) -W ignore setup.py -q build_scripts --build-dir build
 	@ln -sf ../../$(PROGRAM) .venv/bin/pyruntime

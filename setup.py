@@ -29,10 +29,9 @@ except ImportError:
 HERE = Path(__file__).resolve().parent
 IMAGE = "pyruntime/native/modules.image"
 LAUNCHER, PLAIN, EMBED = "csrc/launcher.c", "csrc/launcher_plain.c", "csrc/launcher_embed.c"
-WARM = "csrc/launcher_warm.c"
-MATH, SNAPSHOT = "csrc/launcher_math.c", "csrc/launcher_snapshot.c"
+MATH, SNAPSHOT = "csrc/launcher_math.c", ("csrc/launcher_snapshot.c", "csrc/launcher_zones.c")
 SNAPSHOT_VERSIONS = ("3.11",)  # whose internal structures it knows
-NATIVE = ["csrc/launcher_native.c", "csrc/ext.c"]
+NATIVE = ["csrc/launcher_native.c", "csrc/ext.c", "csrc/ext_spawn.c"]
 COMMIT = "pyruntime/COMMIT"
 VERSION = sysconfig.get_python_version()
 WARNINGS = ["-O2", "-std=gnu11", "-Wall", "-Wextra", "-Wshadow", "-Werror"]
@@ -68,7 +67,7 @@ def compile_embedded(target: Path, folder: Path, *, trimmed: bool, snapshot: boo
     `snapshot` sets the interpreter's memory apart so that it can be saved (csrc/launcher_snapshot.c).
     """
     library = Path(sysconfig.get_config_var("LIBPL"))
-    archive, sources = library / f"libpython{VERSION}.a", [LAUNCHER, EMBED, WARM, *NATIVE]
+    archive, sources = library / f"libpython{VERSION}.a", [LAUNCHER, EMBED, *NATIVE]
     lines = (library / "config.c").read_text(encoding="utf-8").splitlines(keepends=True)
     magic = int.from_bytes(importlib.util.MAGIC_NUMBER, "little")
     flags = [f"-DPYC_MAGIC={magic}U", "-no-pie", "-fno-pie", f"-I{sysconfig.get_path('include')}"]
@@ -88,7 +87,7 @@ def compile_embedded(target: Path, folder: Path, *, trimmed: bool, snapshot: boo
             renamed += ["--redefine-sym", f"{name}=pr_{name}"]
         run(["objcopy", *renamed, str(archive), str(folder / "python.a")])
         archive = folder / "python.a"
-        sources.append(SNAPSHOT)
+        sources += SNAPSHOT
         flags.append("-DSNAPSHOT")
     config = folder / "config.c"
     config.write_text("".join(lines), encoding="utf-8")
@@ -193,7 +192,7 @@ class BuildScripts(build_scripts):
 
     def get_source_files(self) -> list[str]:
         """What a source distribution needs for this command."""
-        return [LAUNCHER, PLAIN, EMBED, WARM, MATH, SNAPSHOT, *NATIVE, "csrc/launcher.h", "csrc/launcher_embed.h"]
+        return [LAUNCHER, PLAIN, EMBED, MATH, *SNAPSHOT, *NATIVE, "csrc/launcher.h", "csrc/launcher_embed.h"]
 
     def run(self) -> None:
         """Leaves the launcher in the folder of built scripts."""

@@ -28,67 +28,10 @@
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
-#ifndef CLONE_PIDFD
-#define CLONE_PIDFD 0x00001000
-#endif
 #define NR_OPEN_TREE 428
-#define NR_CLOSE_RANGE 436
 #define NR_PIDFD_GETFD 438
 #define NR_MOUNT_SETATTR 442
-#define CLOSE_RANGE_CLOEXEC_FLAG 4U
 #define MAX_FDS 250
-
-struct spawn {
-    int exec_fd, sock_fd;
-    int stdio[3];
-    const char *argv[3];
-    int error;
-};
-
-/* Runs in the parent's memory until execveat (CLONE_VM | CLONE_VFORK), with all signals blocked. */
-static int spawn_child(void *arg)
-{
-    static char *const no_env[] = {NULL};
-    struct spawn *s = arg;
-    int high[5] = {s->stdio[0], s->stdio[1], s->stdio[2], s->sock_fd, s->exec_fd};
-
-    for (int i = 0; i < 5; i++) /* first out of the way of 0-3, so that no dup2 overwrites another's source */
-        if ((high[i] = fcntl(high[i], F_DUPFD_CLOEXEC, 10)) < 0)
-            goto fail;
-    for (int i = 0; i < 4; i++)
-        if (dup2(high[i], i) < 0)
-            goto fail;
-    if (syscall(NR_CLOSE_RANGE, 4U, ~0U, CLOSE_RANGE_CLOEXEC_FLAG) < 0)
-        goto fail;
-    syscall(SYS_execveat, high[4], "", s->argv, no_env, AT_EMPTY_PATH);
-fail:
-    s->error = errno;
-    _exit(127);
-}
-
-int pr_spawn(int exec_fd, int sock_fd, const int *stdio, const char *argv0, const char *argv1, int *pidfd)
-{
-    char stack[32768] __attribute__((aligned(16)));
-    struct spawn s = {exec_fd, sock_fd, {stdio[0], stdio[1], stdio[2]}, {argv0, argv1, NULL}, 0};
-    sigset_t all, old;
-    int pid, saved;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    pid = clone(spawn_child, stack + sizeof stack, CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &s, pidfd);
-    saved = errno;
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (pid < 0)
-        return -saved;
-    if (s.error) { /* the child has exited with 127: reap it here, the caller never saw it */
-        siginfo_t info;
-        while (waitid(P_PID, (id_t)pid, &info, WEXITED) < 0 && errno == EINTR)
-            ;
-        close(*pidfd);
-        return -s.error;
-    }
-    return pid;
-}
 
 int pr_sealed_memfd(const char *name, const char *data, size_t size, int executable)
 {
@@ -301,45 +244,6 @@ int pr_write_string(const char *path, const char *data, size_t size)
 int pr_streampair(int *fds)
 {
     return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0 ? -errno : 0;
-}
-
-static void *write_zero(void *arg)
-{
-    int fd = open(arg, O_WRONLY | O_CLOEXEC);
-
-    if (fd >= 0) {
-        if (write(fd, "0", 1) < 0)
-            errno = 0; /* of no interest: see pr_warm_up */
-        close(fd);
-    }
-    free(arg);
-    return NULL;
-}
-
-/* Writes "0" to the cgroup.procs of the caller's own cgroup, in a thread of its own that nobody waits for. That moves
-   nothing, but the first such write waits 4 to 9 ms for a grace period of the kernel (cgroup_threadgroup_rwsem), and
-   those that follow within some milliseconds do not: the wait goes on while the caller does other work. */
-int pr_warm_up(const char *procs)
-{
-    pthread_attr_t attr;
-    pthread_t thread;
-    sigset_t all, old;
-    char *copy = strdup(procs);
-    int ret;
-
-    if (!copy)
-        return -ENOMEM;
-    pthread_attr_init(&attr);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attr, 65536);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old); /* inherited: signals stay with the caller's threads */
-    ret = pthread_create(&thread, &attr, write_zero, copy);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    pthread_attr_destroy(&attr);
-    if (ret)
-        free(copy);
-    return -ret;
 }
 
 /* Puts all that was written to fd's file system on stable storage. */

@@ -1,5 +1,4 @@
 /* Declarations of ext.c for cffi. Every function returns a value >= 0, or -errno. */
-int pr_spawn(int exec_fd, int sock_fd, const int *stdio, const char *argv0, const char *argv1, int *pidfd);
 int pr_sealed_memfd(const char *name, const char *data, size_t size, int executable);
 int pr_socketpair(int *fds);
 int pr_send(int sock, const char *data, size_t size, const int *fds, int count);
@@ -15,5 +14,4 @@ int pr_pidfd_getfd(int pidfd, int fd);
 int pr_signalfd(unsigned int mask);
 int pr_write_string(const char *path, const char *data, size_t size);
 int pr_streampair(int *fds);
-int pr_warm_up(const char *procs);
 int pr_syncfs(int fd);

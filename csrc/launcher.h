@@ -38,9 +38,6 @@ struct place {
 /* Runs the program inside this process. Returns only if that is not possible, with nothing changed. */
 void run_embedded(const struct place *place, int argc, char **argv);
 
-/* Begins what joining a cgroup has to wait for, for the verbs that do; launcher_warm.c. */
-void warm_up(int argc, char **argv);
-
 /* The built-in module _pyruntime_native (launcher_native.c); an interpreter's init function. */
 struct _object *init_native(void);
 

@@ -451,7 +451,6 @@ void run_embedded(const struct place *place, int argc, char **argv)
     run_snapshot(place, argc, argv);
 #endif
     has = has_image(place);
-    warm_up(argc, argv); /* no earlier: should the way lead to execve, it would wait for the thread */
     if (initialise(place) < 0)
         return;
     if (!has)

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "ext_cdef.h"
+#include "ext_spawn_cdef.h"
 #include "launcher.h"
 
 /* Bytes of a buffer that the callee is told nothing of: what it writes must fit. */
@@ -24,17 +25,21 @@ static int holds(const Py_buffer *buffer, size_t size)
 
 static PyObject *native_spawn(PyObject *self, PyObject *args)
 {
-    int exec_fd, sock_fd;
+    int exec_fd, sock_fd, count;
     const char *argv0, *argv1;
-    Py_buffer stdio, pidfd;
+    Py_buffer stdio, places, pidfd;
     PyObject *result = NULL;
 
     (void)self;
-    if (!PyArg_ParseTuple(args, "iiy*yyw*", &exec_fd, &sock_fd, &stdio, &argv0, &argv1, &pidfd))
+    if (!PyArg_ParseTuple(args, "iiy*yyw*iw*", &exec_fd, &sock_fd, &stdio, &argv0, &argv1, &places, &count, &pidfd))
         return NULL;
-    if (holds(&stdio, 3 * sizeof(int)) && holds(&pidfd, sizeof(int)))
-        result = PyLong_FromLong(pr_spawn(exec_fd, sock_fd, stdio.buf, argv0, argv1, pidfd.buf));
+    if (count > 0 && holds(&stdio, 3 * sizeof(int)) && holds(&places, (size_t)count * sizeof(int)) &&
+        holds(&pidfd, sizeof(int)))
+        result = PyLong_FromLong(pr_spawn(exec_fd, sock_fd, stdio.buf, argv0, argv1, places.buf, count, pidfd.buf));
+    else if (!PyErr_Occurred())
+        PyErr_SetString(PyExc_ValueError, "no places");
     PyBuffer_Release(&stdio);
+    PyBuffer_Release(&places);
     PyBuffer_Release(&pidfd);
     return result;
 }

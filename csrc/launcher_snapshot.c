@@ -11,8 +11,7 @@
    What is in the file. CPython's state lives in three places of this program, and nowhere else:
      pydata, pybss   .data and .bss of libpython's objects, renamed at build time (setup.py) so that they are apart from
                      those of libc and of the launcher; the program is not position-independent, so they never move
-     three zones     all memory that libpython gets while the snapshot is being made, at fixed addresses: arenas, blocks
-                     of malloc (its calls are renamed to pr_malloc), and large tables that are nearly all zeros
+     three zones     all memory that libpython gets while the snapshot is being made (launcher_zones.c)
    Nothing in them points out of the program: functions of libc are reached through its own PLT, no shared object of
    Python's is loaded before the snapshot (embed.py leaves a placeholder for _json), there is no open file and no second
    thread. What belongs to a process is put right after mapping: thread ids, the thread's own slot, the environment.
@@ -31,6 +30,7 @@
 
 #include "launcher.h"
 #include "launcher_embed.h"
+#include "launcher_zones.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -45,10 +45,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define REGION ((char *)0x2000000000) /* below the mmap area also where addresses have 39 bits */
-#define REGION_SIZE (64UL << 20)
-#define HUGE_PAGE (2UL << 20)
-#define SPARSE_SIZE 65536 /* a block of zeros from this size on is a table for sparse use */
 #define MAGIC "PYRSNAP2"
 #define FAMILY 7 /* of its characters stay what they are in every version, and so does where `exe` is */
 #define MAX_SOURCES 256
@@ -63,14 +59,12 @@ struct source {
     uint64_t name; /* offset in the head's names */
 };
 
-enum { ARENAS, BLOCKS, SPARSE, ZONES };
-
 /* The file: this head on pages of its own, then pydata, pybss and the zones, each from a page boundary. */
 struct head {
     char magic[8], exe[PATH_MAX];
     uint64_t exe_dev, exe_ino, exe_size, exe_ctime_ns, image_ino, image_ctime_ns;
     uint64_t page, data_at, bss_at, end; /* end 0: this cannot be done here */
-    uint64_t zone_at[ZONES], zone_used[ZONES];
+    struct zone_file zones;
     uint64_t state, resume; /* PyThreadState *, PyObject * */
     uint64_t source_count;
     char site[PATH_MAX];
@@ -82,161 +76,6 @@ struct head {
 #define IDENTITY (offsetof(struct head, page) - offsetof(struct head, exe_dev))
 
 static struct head head; /* of the file being made or used */
-static int making;
-static struct zone {
-    char *start;
-    size_t size, used; /* used: while a snapshot is being made */
-} zones[ZONES] = {[ARENAS] = {REGION, 16UL << 20, 0},
-                  [BLOCKS] = {REGION + (16UL << 20), 32UL << 20, 0},
-                  [SPARSE] = {REGION + (48UL << 20), 16UL << 20, 0}};
-
-/* ---- memory ---------------------------------------------------------------------------------------------------- */
-
-static int in_region(const void *p)
-{
-    return (const char *)p >= REGION && (const char *)p < REGION + REGION_SIZE;
-}
-
-/* Takes SIZE fresh bytes of a zone. */
-static void *zone_take(struct zone *zone, size_t size)
-{
-    if (size > zone->size - zone->used)
-        return NULL;
-    zone->used += size;
-    return zone->start + zone->used - size;
-}
-
-/* A block has its size in front. While a snapshot is made, freed blocks wait in lists by size, and one that is larger
-   than what is asked for is split: a page that holds nothing costs a run as much as any other. What a command frees of
-   the snapshot's own is left alone. */
-struct block {
-    size_t size;        /* of what follows this head, a multiple of 16 */
-    struct block *next; /* in its list; not used while the block is in use */
-};
-#define SMALL 2048
-static struct block *freed[SMALL / 16 + 64 * 4];
-
-/* SIZE made one of the sizes that there are lists for: by 16 to 2 KiB, then four to each power of two. */
-static size_t rounded(size_t size)
-{
-    size_t step = 16;
-
-    while (size > SMALL && (size - 1) >> 2 >= step << 1)
-        step <<= 1;
-    return (size + step - 1) & ~(step - 1);
-}
-
-static struct block **list_for(size_t size)
-{
-    size_t log = 11;
-
-    if (size <= SMALL)
-        return &freed[size / 16];
-    while (size >> (log + 1))
-        log++;
-    return &freed[SMALL / 16 + (log - 11) * 4 + ((size >> (log - 2)) & 3)];
-}
-
-static void block_give(struct block *block)
-{
-    struct block **list = list_for(block->size);
-
-    block->next = *list;
-    *list = block;
-}
-
-/* A freed block of WHOLE bytes, the rest of a larger one given back; NULL without one. */
-static struct block *block_again(size_t whole)
-{
-    const struct block *const *end = (void *)(freed + sizeof(freed) / sizeof(freed[0]));
-
-    for (struct block **list = list_for(whole); (const void *)list < (const void *)end; list++)
-        for (struct block **at = list; *at; at = &(*at)->next) {
-            struct block *block = *at, *rest = (void *)((char *)(block + 1) + whole);
-
-            if (block->size != whole && block->size < whole + sizeof(*rest) + 16)
-                continue;
-            *at = block->next;
-            if (block->size != whole) {
-                rest->size = block->size - whole - sizeof(*rest);
-                block->size = whole;
-                block_give(rest);
-            }
-            return block;
-        }
-    return NULL;
-}
-
-static void *block_take(struct zone *zone, size_t size)
-{
-    size_t whole = rounded(size ? size : 1);
-    struct block *block = zone == &zones[BLOCKS] ? block_again(whole) : NULL;
-
-    if (!block && (block = zone_take(zone, sizeof(*block) + whole)))
-        block->size = whole;
-    return block ? block + 1 : NULL;
-}
-
-void *pr_malloc(size_t size)
-{
-    return making ? block_take(&zones[BLOCKS], size) : malloc(size);
-}
-
-void *pr_calloc(size_t count, size_t size)
-{
-    void *p;
-
-    if (!making)
-        return calloc(count, size);
-    if (size && count > REGION_SIZE / size)
-        return NULL;
-    p = block_take(&zones[count * size < SPARSE_SIZE ? BLOCKS : SPARSE], count * size);
-    return p ? memset(p, 0, count * size) : NULL;
-}
-
-void pr_free(void *p)
-{
-    if (!in_region(p))
-        free(p);
-    else if (making)
-        block_give((struct block *)p - 1);
-}
-
-void *pr_realloc(void *p, size_t size)
-{
-    size_t before = p && in_region(p) ? ((struct block *)p - 1)->size : 0;
-    void *fresh;
-
-    if (!making && !before)
-        return realloc(p, size);
-    if (size <= before && size > before / 2)
-        return p;
-    fresh = pr_malloc(size);
-    if (fresh && p) {
-        memcpy(fresh, p, before < size ? before : size);
-        pr_free(p);
-    }
-    return fresh;
-}
-
-static void *arena_take(void *unused, size_t size)
-{
-    void *p;
-
-    (void)unused;
-    if (making)
-        return zone_take(&zones[ARENAS], size);
-    p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
-}
-
-static void arena_give(void *unused, void *p, size_t size)
-{
-    (void)unused;
-    if (!in_region(p))
-        munmap(p, size);
-}
-
 /* ---- the file -------------------------------------------------------------------------------------------------- */
 
 static uint64_t nanoseconds(const struct timespec *t)
@@ -385,45 +224,13 @@ static int adopt(PyThreadState *state)
     return 0;
 }
 
-/* Maps SIZE bytes at an address that must be free: of FD, or fresh ones. */
-static int map_at(char *at, size_t size, int fd, uint64_t offset)
-{
-    int flags = MAP_PRIVATE | MAP_FIXED_NOREPLACE | (fd < 0 ? MAP_ANONYMOUS : 0);
-    void *p = size ? mmap(at, size, PROT_READ | PROT_WRITE, flags, fd, (off_t)offset) : at;
-
-    if (p != at && p != MAP_FAILED) /* a kernel before 4.17 takes the address for a wish */
-        munmap(p, size);
-    return p == at ? 0 : -1;
-}
-
-/* Maps the zones of FD. A command writes to two of three pages of the arenas (reference counts), and a fault for each
-   takes longer than to read whole huge pages; where there are none, it is about the same. */
-static int map_zones(int fd)
-{
-    size_t huge = head.zone_used[ARENAS] & ~(HUGE_PAGE - 1);
-
-    if (map_at(REGION, huge, -1, 0) < 0)
-        return -1;
-    madvise(REGION, huge, MADV_HUGEPAGE);
-    if (pread(fd, REGION, huge, (off_t)head.zone_at[ARENAS]) != (ssize_t)huge)
-        return -1;
-    for (int i = 0; i < ZONES; i++) {
-        size_t done = i == ARENAS ? huge : 0;
-
-        if (map_at(zones[i].start + done, head.zone_used[i] - done, fd, head.zone_at[i] + done) < 0)
-            return -1;
-    }
-    return 0;
-}
-
 /* Maps the snapshot of FD and runs its resume(words). Returns only when an address is taken. */
 static void start_from(const struct place *place, int fd, int argc, char **argv)
 {
     PyObject *words, *result;
 
-    if (map_zones(fd) < 0)
+    if (zones_map(&head.zones, fd) < 0)
         return;
-    warm_up(argc, argv);
     if (put_back(fd, __start_pydata, (size_t)(__stop_pydata - __start_pydata), head.data_at) < 0 ||
         put_back(fd, __start_pybss, (size_t)(__stop_pybss - __start_pybss), head.bss_at) < 0 ||
         adopt((PyThreadState *)head.state) < 0)
@@ -438,38 +245,6 @@ static void start_from(const struct place *place, int fd, int argc, char **argv)
 
 /* ---- making one ------------------------------------------------------------------------------------------------ */
 
-static int write_all(int fd, const void *data, size_t size, uint64_t offset)
-{
-    const char *p = data;
-
-    while (size) {
-        ssize_t done = pwrite(fd, p, size, (off_t)offset);
-
-        if (done <= 0)
-            return -1;
-        p += done;
-        offset += (uint64_t)done;
-        size -= (size_t)done;
-    }
-    return 0;
-}
-
-/* Writes the zones, except for pages of zeros: they stay holes. */
-static int write_zones(int fd)
-{
-    static const char zeros[65536];
-
-    for (size_t i = 0; i < sizeof(freed) / sizeof(freed[0]); i++)
-        for (struct block *block = freed[i]; block; block = block->next)
-            memset(block + 1, 0, block->size);
-    for (int i = 0; i < ZONES; i++)
-        for (uint64_t at = 0; at < head.zone_used[i]; at += head.page)
-            if (memcmp(zones[i].start + at, zeros, head.page) != 0 &&
-                write_all(fd, zones[i].start + at, head.page, head.zone_at[i] + at) < 0)
-                return -1;
-    return ftruncate(fd, (off_t)head.end);
-}
-
 /* Where the parts lie in the file. */
 static void lay_out(void)
 {
@@ -478,12 +253,8 @@ static void lay_out(void)
     head.data_at = ((sizeof(head) + mask) & ~mask) + ((uintptr_t)__start_pydata & mask);
     head.bss_at = ((head.data_at + (uint64_t)(__stop_pydata - __start_pydata) + mask) & ~mask) +
                   ((uintptr_t)__start_pybss & mask);
-    head.end = (head.bss_at + (uint64_t)(__stop_pybss - __start_pybss) + mask) & ~mask;
-    for (int i = 0; i < ZONES; i++) {
-        head.zone_at[i] = head.end;
-        head.zone_used[i] = (zones[i].used + mask) & ~mask;
-        head.end += head.zone_used[i];
-    }
+    head.end =
+        zones_lay_out(&head.zones, (head.bss_at + (uint64_t)(__stop_pybss - __start_pybss) + mask) & ~mask, mask);
 }
 
 /* Fills the table of sources from `sources`, a list of paths that embed.py left. */
@@ -511,17 +282,15 @@ static int describe_sources(PyObject *paths)
 /* Runs in a child: initialises, loads all modules of the fast verbs, and writes the memory to FD. Does not return. */
 static _Noreturn void make_memory(const struct place *place, int fd)
 {
-    PyObjectArenaAllocator arenas = {NULL, arena_take, arena_give};
+    PyObjectArenaAllocator arenas = {NULL, zones_arena, zones_arena_free};
     PyObject *globals;
     int null = open("/dev/null", O_RDWR);
 
     for (int i = 0; i < 3; i++) /* what is said here is for nobody */
         if (null < 0 || dup2(null, i) < 0)
             _exit(1);
-    if (mmap(REGION, REGION_SIZE, PROT_READ | PROT_WRITE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0) != (void *)REGION)
+    if (zones_begin() < 0)
         _exit(1);
-    making = 1;
     PyObject_SetArenaAllocator(&arenas);
     if (!map_image(place) || initialise(place) < 0 || !(globals = run_boot_code(0, NULL, 1)))
         _exit(1);
@@ -529,11 +298,11 @@ static _Noreturn void make_memory(const struct place *place, int fd)
     head.resume = (uint64_t)PyDict_GetItemString(globals, "resume");
     if (!head.resume || describe_sources(PyDict_GetItemString(globals, "sources")) < 0)
         _exit(1);
-    making = 0;
+    zones_end();
     lay_out();
-    if (write_all(fd, __start_pydata, (size_t)(__stop_pydata - __start_pydata), head.data_at) < 0 ||
-        write_all(fd, __start_pybss, (size_t)(__stop_pybss - __start_pybss), head.bss_at) < 0 || write_zones(fd) < 0 ||
-        write_all(fd, &head, sizeof(head), 0) < 0)
+    if (zones_write_all(fd, __start_pydata, (size_t)(__stop_pydata - __start_pydata), head.data_at) < 0 ||
+        zones_write_all(fd, __start_pybss, (size_t)(__stop_pybss - __start_pybss), head.bss_at) < 0 ||
+        zones_write(&head.zones, fd, head.end) < 0 || zones_write_all(fd, &head, sizeof(head), 0) < 0)
         _exit(1);
     _exit(0);
 }
@@ -592,7 +361,7 @@ static int make_snapshot(const struct place *place, int folder)
             ;
         /* The child writes the head last. Without it the file says that this was tried. */
         done = pread(fd, &made, sizeof(made), 0) == (ssize_t)sizeof(made) && made.end ? 0 : 1;
-        if (done && (ftruncate(fd, 0) < 0 || write_all(fd, &head, sizeof(head), 0) < 0))
+        if (done && (ftruncate(fd, 0) < 0 || zones_write_all(fd, &head, sizeof(head), 0) < 0))
             done = -1;
     }
     if (done >= 0 && renameat(folder, fresh, folder, name) < 0)

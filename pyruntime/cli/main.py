@@ -136,9 +136,8 @@ def settings_of(parsed: Parsed, log: Log) -> Settings:
     cache = {} if values["root"] else {"cache": f"{root}-cache"}
     if root == "/":
         raise UsageError("Option --root argument should not be set to /")
-    embedded = "_pyruntime_launcher" in sys.modules  # which has begun to warm up long ago (csrc/launcher_warm.c)
-    return Settings(root=root, cgroup_manager=manager, rootless=rootless, debug=log.debugging, warm_up=not embedded,
-                    warn=log.warn, **cache)  # fmt: skip
+    return Settings(root=root, cgroup_manager=manager, rootless=rootless, debug=log.debugging, warn=log.warn,
+                    **cache)  # fmt: skip
 
 
 def default_root() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from _struct import unpack
 from posix import close, pidfd_open
 
+from pyruntime.cgroup.manager import open_places
 from pyruntime.errors import HostError, InitError, RuntimeFailure
 from pyruntime.lifecycle import process
 from pyruntime.native import wait
@@ -61,6 +62,7 @@ class Drive:
         self.pid = self.start_time = 0
         self.pidfd = self.stage0_pid = self.stage0_pidfd = -1
         self.alternatives: list[int] = []
+        self.born_in: set[str] = set()  # cgroups that stage 0 was started in
 
     def __enter__(self) -> Drive:
         return self
@@ -114,10 +116,30 @@ class Drive:
         self.link.send_plan(plan, list(self.slots.items()))
         self.close_slots()
         program = program_fd()
+        unified, places = open_places(self._joins())
         try:
-            self.stage0_pid, self.stage0_pidfd = self.link.start(program, self.job.stdio, self.job.name)
+            tasks = [fd for fd in places if fd != unified]
+            self.stage0_pid, self.stage0_pidfd, left = self.link.start(
+                program, self.job.stdio, self.job.name, cgroup=unified, tasks=tasks
+            )
+            self.born_in = {path for fd, path in places.items() if fd not in left}
         finally:
-            close(program)
+            for fd in (program, *places):
+                close(fd)
+
+    def _joins(self) -> list[str]:
+        """The cgroups that the plan has stage 0 join right after its start."""
+        found: list[str] = []
+        spawned = False
+        for step in self.job.plan.steps:
+            if step.lane != "host":
+                continue
+            if spawned and step.op != "cg_join":
+                break
+            if spawned:
+                found.append(str(step.args[0]))
+            spawned = spawned or step.op == "spawn"
+        return found
 
     def wait_pid(self) -> None:
         """Read on until stage 0 has told init's pid; reaps stage 0."""

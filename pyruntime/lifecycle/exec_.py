@@ -9,13 +9,12 @@ from __future__ import annotations
 from posix import close, getcwd, stat
 
 from pyruntime.errors import HostError, RuntimeFailure, SpecError, StateError, UsageError
-from pyruntime.host.cgroup_probe import probe_cgroup
 from pyruntime.host.facts import CgroupFacts
 from pyruntime.host.probe import NAMESPACE_FLAGS, clean_path, probe_host
 from pyruntime.lifecycle import create, state, states, store
 from pyruntime.lifecycle import process as process_
 from pyruntime.lifecycle.drive import Drive, Job
-from pyruntime.lifecycle.prepare import hook_state, warm_up
+from pyruntime.lifecycle.prepare import hook_state
 from pyruntime.lifecycle.run import take_terminal, wait, watch
 from pyruntime.native import kernel
 from pyruntime.plan.exec_plan import ExecOptions, compile_exec
@@ -247,8 +246,6 @@ class Request:
 
     def plan(self, init_pid: int) -> Plan:
         """The plan of this exec, for the namespaces that differ from ours."""
-        if self.settings.warm_up:
-            warm_up(probe_cgroup())
         host = probe_host(self.saved, cgroup=CgroupFacts(), process=self.wanted)
         options = ExecOptions(
             id=self.entry.id, nstypes=differing_namespaces(init_pid), cgroups=tuple(path for _, path in self.cgroups),

@@ -73,10 +73,12 @@ def sd_scope(drive: Drive, unit: str, properties: tuple[tuple[str, str, Any], ..
 
 
 def cg_join(drive: Drive, path: str) -> None:
-    """Put stage 0 in the cgroup; it has not cloned yet, so init is born there.
+    """Put stage 0 in the cgroup, unless it was started there; it has not cloned yet, so init is born in it too.
 
     A container may have moved its processes further down, to share out its controllers: then an exec follows init.
     """
+    if path in drive.born_in:
+        return
     from pyruntime.cgroup import manager
 
     try:

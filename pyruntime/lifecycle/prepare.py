@@ -10,7 +10,6 @@ from pyruntime.errors import SpecError
 from pyruntime.host.cgroup_probe import probe_cgroup
 from pyruntime.host.facts import CgroupFacts
 from pyruntime.host.probe import check_rootfs, clean_path, in_user_namespace, probe_bundle, probe_host
-from pyruntime.native import kernel
 from pyruntime.plan.order import compile_plan
 from pyruntime.record import Record
 from pyruntime.spec import document
@@ -86,8 +85,6 @@ def prepare(settings: Settings, bundle: str, options: Options, *, config: str = 
     options = options.replace(rootless_cgroups=tolerant)
     disabled = options.cgroup_manager == "disabled"
     cgroups = CgroupFacts() if disabled else probe_cgroup(check_access=tolerant)
-    if settings.warm_up:
-        warm_up(cgroups)
     raw = read_config(bundle, config)
     value = document.load(raw, name=config)
     if geteuid() != 0 and settings.rootless != "false":
@@ -120,13 +117,6 @@ def _with_user_namespace(settings: Settings, raw: bytes, value: dict[str, Any]) 
         return raw, value
     settings.warn(f"the container gets a user namespace of its own, in which uid 0 is uid {geteuid()} here")
     return document.dump(changed).encode("utf-8", "surrogateescape"), changed
-
-
-def warm_up(cgroups: CgroupFacts) -> None:
-    """Pay for the first write to a cgroup.procs while the plan is made."""
-    if cgroups.hierarchies:
-        first = cgroups.hierarchies[0]
-        kernel.warm_up(f"{first.mount}{first.own}/cgroup.procs")
 
 
 def hook_state(container_id: str, status: str, pid: int, bundle: str, spec: Spec) -> dict[str, Any]:

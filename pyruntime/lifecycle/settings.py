@@ -25,5 +25,4 @@ class Settings(Record):
     cgroup_manager: str = "cgroupfs"  # cgroupfs, systemd, disabled
     rootless: str = "auto"  # true, false, auto
     debug: bool = False
-    warm_up: bool = True  # False: the caller has already called kernel.warm_up or its like
     warn: Callable[[str], None] = ignore

@@ -8,7 +8,7 @@ from cffi import FFI
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CSRC = os.path.normpath(os.path.join(HERE, "..", "..", "csrc"))
-NAMES = [name for name in ("ext", "ext_ns", "seccomp", "bpf") if os.path.exists(os.path.join(CSRC, f"{name}.c"))]
+NAMES = ("ext", "ext_spawn", "ext_ns", "seccomp", "bpf")
 
 
 def declarations() -> str:

@@ -86,10 +86,11 @@ class Link:
         head = pack(HEAD, MESSAGES[kind], -1, 0, value)
         kernel.send(self.sock, head + pack(f"<{len(slots)}I", *slots), fds)
 
-    def start(self, program: int, stdio: Sequence[int], name: str) -> tuple[int, int]:
-        """(pid, pidfd) of stage 0, run from the memfd `program`; our copy of the remote end is closed."""
+    def start(self, program: int, stdio: Sequence[int], name: str, *, cgroup: int = -1,
+              tasks: Sequence[int] = ()) -> tuple[int, int, list[int]]:
+        """What kernel.spawn returns for stage 0, run from the memfd `program`; our copy of the remote end is closed."""
         try:
-            return kernel.spawn(program, self.remote, stdio, ("container-init", name))
+            return kernel.spawn(program, self.remote, stdio, ("container-init", name), cgroup=cgroup, tasks=tasks)
         finally:
             close(self.remote)
             self.remote = -1

@@ -36,15 +36,21 @@ def _bytes(path: str | bytes) -> bytes:
     return path if isinstance(path, bytes) else path.encode("utf-8", "surrogateescape")
 
 
-def spawn(exec_fd: int, sock_fd: int, stdio: Sequence[int], argv: tuple[str, str]) -> tuple[int, int]:
-    """(pid, pidfd) of the program in `exec_fd`, started with stdio as 0-2, `sock_fd` as 3 and an empty environment.
+def spawn(exec_fd: int, sock_fd: int, stdio: Sequence[int], argv: tuple[str, str], *, cgroup: int = -1,
+          tasks: Sequence[int] = ()) -> tuple[int, int, list[int]]:
+    """(pid, pidfd, left) of the program in `exec_fd`, with stdio as 0-2, `sock_fd` as 3 and an empty environment.
 
-    No other descriptor reaches it. The child is made with CLONE_VM|CLONE_VFORK and execveat(2).
+    No other descriptor reaches it. The child is made with CLONE_VM|CLONE_VFORK and execveat(2), in the v2 `cgroup`
+    (a descriptor of the directory), and writes "0" to the v1 files `tasks`, all borrowed. `left` are those descriptors
+    whose cgroup it is not in: that is no error here.
     """
     pidfd = ffi.new("int *")
     names = [ffi.new("char[]", _bytes(word)) for word in argv]
-    pid = _check(lib.pr_spawn(exec_fd, sock_fd, ffi.new("int[3]", list(stdio)), names[0], names[1], pidfd), "execveat")
-    return pid, pidfd[0]
+    places = ffi.new("int[]", [cgroup, *tasks])
+    count = 1 + len(tasks)
+    pid = _check(lib.pr_spawn(exec_fd, sock_fd, ffi.new("int[3]", list(stdio)), names[0], names[1], places, count, pidfd),
+                 "execveat")
+    return pid, pidfd[0], [places[i] for i in range(count) if places[i] >= 0]
 
 
 def sealed_memfd(name: str, data: bytes, *, executable: bool) -> int:
@@ -137,11 +143,6 @@ def streampair() -> tuple[int, int]:
     fds = ffi.new("int[2]")
     _check(lib.pr_streampair(fds), "socketpair")
     return fds[0], fds[1]
-
-
-def warm_up(procs: str) -> None:
-    """Write "0" to our own cgroup's `procs` file in a thread, so that joins soon after do not wait (csrc/ext.c)."""
-    lib.pr_warm_up(_bytes(procs))
 
 
 def cgroup_devices(path: str, program: bytes) -> None:

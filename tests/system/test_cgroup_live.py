@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +22,7 @@ from pyruntime.cgroup.update import compile_update
 from pyruntime.errors import HostError
 from pyruntime.host.cgroup_probe import probe_cgroup
 from pyruntime.host.facts import HostFacts
+from pyruntime.native import kernel
 from pyruntime.plan.step import HostStep, Options
 from pyruntime.spec.config import Spec
 from pyruntime.spec.linux import CPU, DeviceRule, HugepageLimit, Linux, Memory, Resources
@@ -194,12 +197,77 @@ def test_joining_a_dead_process(box):
         manager.join(one.dirs["pids"], child.pid)
 
 
-def test_warm_up_moves_nothing():
-    with open("/proc/self/cgroup") as text:
-        before = text.read()
-    manager.warm_up(FACTS)
-    with open("/proc/self/cgroup") as text:
-        assert text.read() == before
+# -- born in cgroups
+
+def busybox():
+    """A descriptor of a static program that needs nothing but its own file."""
+    where = shutil.which("busybox")
+    if where is None:
+        pytest.skip("needs busybox-static")
+    return os.open(where, os.O_RDONLY | os.O_CLOEXEC)
+
+
+class Born:
+    """`sleep`, started by kernel.spawn with a socket of its own."""
+
+    def __init__(self, **places):
+        program, null, (ours, theirs) = busybox(), os.open("/dev/null", os.O_RDWR), kernel.socketpair()
+        try:
+            self.pid, self.pidfd, self.left = kernel.spawn(program, theirs, (null, null, null), ("sleep", "600"), **places)
+        finally:
+            for fd in (program, null, ours, theirs):
+                os.close(fd)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        os.close(self.pidfd)
+
+    def cgroups(self):
+        """The paths of all of its cgroups."""
+        return [line.split(":", 2)[2] for line in Path(f"/proc/{self.pid}/cgroup").read_text().splitlines()]
+
+
+def test_a_process_is_born_in_its_cgroups(box):
+    one = box().make()
+    unified, places = manager.open_places([path for _, path in one.paths])
+    held = os.open("/dev/zero", os.O_RDONLY)
+    os.set_inheritable(held, True)
+    try:
+        with Born(cgroup=unified, tasks=[fd for fd in places if fd != unified]) as born:
+            for _, path in one.paths:
+                assert str(born.pid) in Path(path, "cgroup.procs").read_text().split()
+            assert sum(f"/{TOP}/box" in path for path in born.cgroups()) >= len({path for _, path in one.paths})
+            assert sorted(map(int, os.listdir(f"/proc/{born.pid}/fd"))) == [0, 1, 2, 3]
+    finally:
+        for fd in (held, *places):
+            os.close(fd)
+    assert born.left == ([] if os.uname().machine == "x86_64" or unified < 0 else [unified])
+    assert len(places) == len({path for _, path in one.paths})
+
+
+def test_where_it_cannot_be_born_is_left(box):
+    """A file that does not take the write, and a descriptor that is no cgroup: the process runs all the same."""
+    one = box().make()
+    deaf = os.open(f"{one.dirs['pids']}/tasks", os.O_RDONLY)
+    good = os.open(f"{one.dirs['memory']}/tasks", os.O_WRONLY)
+    other = os.open("/tmp", os.O_RDONLY)
+    try:
+        with Born(cgroup=other, tasks=[deaf, good]) as born:
+            assert born.left == [other, deaf]
+            assert str(born.pid) in Path(one.dirs["memory"], "cgroup.procs").read_text().split()
+            assert str(born.pid) not in Path(one.dirs["pids"], "cgroup.procs").read_text().split()
+    finally:
+        for fd in (deaf, good, other):
+            os.close(fd)
+
+
+def test_what_cannot_be_opened_is_not_among_the_places(box, tmp_path):
+    one = box().make()
+    assert manager.open_places([str(tmp_path), f"{one.dirs['pids']}/absent"]) == (-1, {})
 
 
 # -- looking, freezing, killing
