@@ -98,7 +98,7 @@ int place_of(int fd, uint64_t place[2])
 /* 1 when both are the same file by the same mount, 0 when not, or -errno. */
 int same_place(int one, int other)
 {
-    uint64_t a[2], b[2];
+    uint64_t a[2] = {0}, b[2] = {0};
     int ret = place_of(one, a);
 
     if (ret == 0)

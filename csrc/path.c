@@ -69,7 +69,7 @@ int open_mount_point(struct ctx *c, const char *path, int64_t op_flags)
    was made here, not in a folder that the host shares. */
 static int check_led(struct ctx *c, int fd)
 {
-    uint64_t here[2], root[2];
+    uint64_t here[2] = {0}, root[2] = {0};
     uint32_t i;
     int ret = place_of(fd, here);
 
@@ -210,7 +210,6 @@ static int walk_name(struct walk *w, const char *name)
     }
     if (fd < 0)
         return fd;
-    ret = 0;
     if (fstat(fd, &st) < 0)
         ret = -errno;
     else if (S_ISLNK(st.st_mode))

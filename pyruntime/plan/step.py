@@ -67,7 +67,7 @@ HOST_OPS: dict[str, tuple[str, ...]] = {
     "cg_write": ("file", "data"),  # absolute file below a cgroup mount
     "cg_devices": ("path", "rules"),  # device filter of a v2 cgroup; the last rule that names an access wins
     "sd_scope": ("unit", "properties", "user"),  # a transient unit of systemd with stage 0 in it
-    "cg_join": ("path",),  # pid of stage 0 into PATH/cgroup.procs
+    "cg_join": ("path",),  # stage 0 in the cgroup: started there (csrc/ext_spawn.c), or its pid into cgroup.procs
     "cg_own": ("path", "uid"),  # the directory and the files of it that a delegated cgroup's owner has
     "cg_enter": ("path",),  # a cgroup below the container's, made, with init moved into it
     "open_tree": ("path", "slot", "recursive", "propagation", "follow"),  # detached clone of a host path
