@@ -1,12 +1,13 @@
 /* The interpreter inside the launcher: CPython's core initialised in this process, our modules from one image file.
 
-   Where a start goes (best of 300, ms of wall time, idle 2-core virtual machine, Debian 12, CPython 3.11; /bin/true
-   0.5): python3 -I -S -c pass                         6.1 the same, leaving by _exit                    5.0   no
-   finalisation libpython linked in, full initialisation      5.2   the same work: getpath, encodings from disk, three
-   stdio objects core initialisation only (_init_main = 0)     2.8   none of those; posix, sys and the frozen importer
-   are there fewer built-in modules linked                 2.65  no libexpat, no libz no interning of deep-frozen
-   modules           2.0   180 page faults fewer: those modules are not used here Shared libpython costs 0.3 more than
-   linked; prefaulting .data made it slower.
+   Where a start goes (best of 300, ms of wall time, idle 2-core virtual machine, Debian 12, CPython 3.11; /bin/true 0.5):
+     python3 -I -S -c pass                          6.1
+     the same, leaving by _exit                     5.0   no finalisation
+     libpython linked in, full initialisation       5.2   the same work: getpath, encodings from disk, three stdio objects
+     core initialisation only (_init_main = 0)      2.8   none of those; posix, sys and the frozen importer are there
+     fewer built-in modules linked                  2.65  no libexpat, no libz
+     no interning of deep-frozen modules            2.0   180 page faults fewer: those modules are not used here
+   Shared libpython costs 0.3 more than linked; prefaulting .data made it slower.
 
    The core-only state is a private interface (PEP 587, "Multi-Phase Initialization Private Provisional API"), so:
    - it is built only when the build links and passes its own test (setup.py), and any doubt leads back to execve;
