@@ -138,14 +138,15 @@ def open_places(paths: Iterable[str]) -> tuple[int, dict[int, str]]:
     Descriptors, the caller's to close: directories of v2, `tasks` files of v1, each with its path in the second.
 
     Such a start saves the 4 to 10 ms that writing a pid takes (csrc/ext_spawn.c). What cannot be opened is left out:
-    `join` is there for the rest, and has the reasons.
+    `join` is there for the rest, and has the reasons. So is one that is frozen: who waits for a process that freezes as
+    it is born cannot be interrupted.
     """
     unified, found = -1, dict[int, str]()
     for path in paths:
         try:
             found[open(f"{path}/tasks", O_WRONLY | O_CLOEXEC)] = path
         except OSError as error:
-            if error.errno == ENOENT and unified < 0 and exists(f"{path}/cgroup.procs"):
+            if error.errno == ENOENT and unified < 0 and exists(f"{path}/cgroup.procs") and not frozen((("", path),)):
                 unified = open(path, O_RDONLY | O_CLOEXEC)
                 found[unified] = path
     return unified, found
@@ -312,7 +313,7 @@ def check_empty(paths: Paths) -> None:
     if found:
         raise HostError(f"container's cgroup is not empty: {len(found)} process(es) found", field="/linux/cgroupsPath",
                         hint="another container or service uses this cgroup: choose another cgroupsPath or id")
-    if frozen(there):
+    if any(frozen((one,)) for one in there):  # by either freezer of a hybrid host
         raise HostError("container's cgroup unexpectedly frozen", field="/linux/cgroupsPath",
                         hint="thaw or remove the cgroup first")
 

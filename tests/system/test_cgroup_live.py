@@ -241,7 +241,7 @@ def test_a_process_is_born_in_its_cgroups(box):
             for _, path in one.paths:
                 assert str(born.pid) in Path(path, "cgroup.procs").read_text().split()
             assert sum(f"/{TOP}/box" in path for path in born.cgroups()) >= len({path for _, path in one.paths})
-            assert sorted(map(int, os.listdir(f"/proc/{born.pid}/fd"))) == [0, 1, 2, 3]
+            wait_until(lambda: sorted(map(int, os.listdir(f"/proc/{born.pid}/fd"))) == [0, 1, 2, 3])  # execve closes last
     finally:
         for fd in (held, *places):
             os.close(fd)
@@ -336,6 +336,21 @@ def test_a_cgroup_that_goes_while_it_is_thawed(box):
 def cpu_ticks(pid):
     with open(f"/proc/{pid}/stat") as text:
         return int(text.read().rpartition(") ")[2].split()[11])
+
+
+@needs_unified
+def test_a_frozen_unified_tree_is_refused_and_nobody_is_born_there(box):
+    """A parent that waits for a child which freezes at its first instruction could not be interrupted."""
+    one = box().make()
+    unified = (("", one.dirs[""]),)
+    manager.freeze(unified)
+    try:
+        assert not manager.frozen(one.paths)  # by the other freezer
+        with pytest.raises(HostError, match="^container's cgroup unexpectedly frozen$"):
+            manager.check_empty(one.paths)
+        assert manager.open_places([one.dirs[""]]) == (-1, {})
+    finally:
+        manager.thaw(unified)
 
 
 @needs_unified
