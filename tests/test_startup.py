@@ -57,6 +57,8 @@ FAST = {
     "exec": ["exec", "x", "true"],
     "pause": ["pause", "x"],
     "resume": ["resume", "x"],
+    "update": ["update", "--pids-limit", "5", "x"],
+    "checkpoint": ["checkpoint", "x"],
 }
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DEFAULT_ROOT = "/run/pyruntime"
 PREFIXES = {"create": "pyruntime create failed", "run": "pyruntime run failed", "exec": "exec failed"}
 # Verbs that run in the launcher's own interpreter (csrc/launcher_embed.c); all others start a plain one.
-FAST = ("create", "start", "run", "state", "kill", "delete", "exec", "pause", "resume")
+FAST = ("create", "start", "run", "state", "kill", "delete", "exec", "pause", "resume", "update", "checkpoint")
 FAILURE, EXEC_FAILURE, NO_SUCH_VERB, INTERRUPTED = 1, 255, 3, 130
 NO_READER = 141  # what a shell makes of a program that SIGPIPE ended
 # What a signal must not cut short.
