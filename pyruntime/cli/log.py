@@ -48,19 +48,23 @@ class Log(Record):
         self._record("debug", message)
 
     def fail(self, failure: RuntimeFailure) -> None:
-        """The final error: one record, the bare line on stderr when the log is elsewhere, then its details."""
+        """The final error: one record, the bare line on stderr when the log is elsewhere, then its details.
+
+        On stderr all of it is one write: nobody's lines come between, and no hint stands there without its error.
+        """
         message = one_line(str(failure))
-        self._write("error", message)
         tail = "".join(line + "\n" for line in map(one_line, failure.details()))
-        if self.fd != 2:
-            tail = f"{message}\n{tail}"
-        write_all(2, tail)
+        if self.fd == 2:
+            self._write("error", message, tail)
+        else:
+            self._write("error", message)
+            write_all(2, f"{message}\n{tail}")
 
     def _record(self, level: str, message: str) -> None:
         if self.level >= LEVELS[level] and (not self.json or self.debugging):
             self._write(level, one_line(message))
 
-    def _write(self, level: str, message: str) -> None:
+    def _write(self, level: str, message: str, tail: str = "") -> None:
         import time
 
         pairs = {"level": level, "msg": message, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
@@ -71,7 +75,7 @@ class Log(Record):
 
             send(self.service, level, message)
         else:
-            write_all(self.fd, json_line(pairs) if self.json else text_line(pairs))
+            write_all(self.fd, (json_line(pairs) if self.json else text_line(pairs)) + tail)
 
 
 def open_log(target: str, log_format: str, level: str, *, debug: bool) -> Log:
