@@ -84,9 +84,9 @@ static void block_give(struct block *block)
 /* A freed block of WHOLE bytes, the rest of a larger one given back; NULL without one. */
 static struct block *block_again(size_t whole)
 {
-    const struct block *const *end = (void *)(freed + sizeof(freed) / sizeof(freed[0]));
+    struct block **end = freed + sizeof(freed) / sizeof(freed[0]);
 
-    for (struct block **list = list_for(whole); (const void *)list < (const void *)end; list++)
+    for (struct block **list = list_for(whole); list < end; list++)
         for (struct block **at = list; *at; at = &(*at)->next) {
             struct block *block = *at, *rest = (void *)((char *)(block + 1) + whole);
 
