@@ -67,6 +67,11 @@ class Drive:
     def __enter__(self) -> Drive:
         return self
 
+    @property
+    def init_pid(self) -> int:
+        """The init of the container that an exec enters, else 0."""
+        return self.job.init_pid
+
     def __exit__(self, *_: object) -> None:
         self.close_slots()
         self.link.close()

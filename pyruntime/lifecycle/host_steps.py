@@ -30,12 +30,28 @@ from pyruntime.native import kernel
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from collections.abc import Set as AbstractSet
+    from typing import Any, Protocol
 
     from pyruntime.lifecycle.drive import Drive
     from pyruntime.plan.step import HostStep
 
     Lines = tuple[tuple[int, int, int], ...]
+
+    class Joining(Protocol):
+        """Who joins cgroups: a Drive, or what stands in its place."""
+
+        @property
+        def stage0_pid(self) -> int:
+            """The process."""
+
+        @property
+        def init_pid(self) -> int:
+            """The container's init, which an exec follows; 0 without one."""
+
+        @property
+        def born_in(self) -> AbstractSet[str]:
+            """Where the process was started."""
 
 O_PATH = 0o10000000
 O_NOFOLLOW = 0o400000
@@ -72,7 +88,7 @@ def sd_scope(drive: Drive, unit: str, properties: tuple[tuple[str, str, Any], ..
     start_unit(unit, properties, drive.stage0_pid)
 
 
-def cg_join(drive: Drive, path: str) -> None:
+def cg_join(drive: Joining, path: str) -> None:
     """Put stage 0 in the cgroup, unless it was started there; it has not cloned yet, so init is born in it too.
 
     A container may have moved its processes further down, to share out its controllers: then an exec follows init.
@@ -84,7 +100,7 @@ def cg_join(drive: Drive, path: str) -> None:
     try:
         manager.join(path, drive.stage0_pid)
     except HostError as error:
-        below = manager.place_below(path, drive.job.init_pid) if error.errno == EBUSY and drive.job.init_pid else ""
+        below = manager.place_below(path, drive.init_pid) if error.errno == EBUSY and drive.init_pid else ""
         if not below:
             raise
         manager.join(below, drive.stage0_pid)

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyruntime.lifecycle.foreground import Terminal
+    from pyruntime.lifecycle.host_steps import Joining
     from pyruntime.lifecycle.prepare import Prepared
     from pyruntime.lifecycle.settings import Settings
 
@@ -100,9 +101,11 @@ def restore(settings: Settings, container_id: str, bundle: str, options: criu_op
 
 
 class Place(Record):
-    """What the cgroup steps need of a Drive: the process that joins."""
+    """What the cgroup steps need of a Drive (host_steps.Joining): criu is the process that joins."""
 
     stage0_pid: int
+    init_pid: int = 0
+    born_in: frozenset[str] = frozenset()
 
 
 class Restore:
@@ -156,7 +159,7 @@ class Restore:
     def _cgroups(self, criu: Criu) -> None:
         """The container's cgroups by the steps that create takes, with criu in the place of stage 0."""
         cgroup = self.prepared.cgroup
-        place = Place(criu.pid)
+        place: Joining = Place(criu.pid)
         for step in (*cgroup.make, *cgroup.early, *cgroup.join, *cgroup.limits):
             try:
                 host_steps.STEPS[step.op](place, *step.args)
