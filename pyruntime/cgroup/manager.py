@@ -144,11 +144,13 @@ def open_places(paths: Iterable[str]) -> tuple[int, dict[int, str]]:
     unified, found = -1, dict[int, str]()
     for path in paths:
         try:
-            found[open(f"{path}/tasks", O_WRONLY | O_CLOEXEC)] = path
-        except OSError as error:
-            if error.errno == ENOENT and unified < 0 and exists(f"{path}/cgroup.procs") and not frozen((("", path),)):
+            if exists(f"{path}/tasks"):
+                found[open(f"{path}/tasks", O_WRONLY | O_CLOEXEC)] = path
+            elif unified < 0 and exists(f"{path}/cgroup.procs") and not frozen((("", path),)):
                 unified = open(path, O_RDONLY | O_CLOEXEC)
                 found[unified] = path
+        except OSError:
+            continue
     return unified, found
 
 

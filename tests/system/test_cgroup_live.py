@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -265,9 +266,15 @@ def test_where_it_cannot_be_born_is_left(box):
             os.close(fd)
 
 
-def test_what_cannot_be_opened_is_not_among_the_places(box, tmp_path):
+def test_what_cannot_be_opened_is_not_among_the_places(box, tmp_path, monkeypatch):
     one = box().make()
     assert manager.open_places([str(tmp_path), f"{one.dirs['pids']}/absent"]) == (-1, {})
+
+    def full(*_, **__):
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(manager, "open", full)
+    assert manager.open_places([path for _, path in one.paths]) == (-1, {})
 
 
 # -- looking, freezing, killing
